@@ -28,12 +28,12 @@ _HOME = {
     "FaissIndex": "index.faiss",
     "Recommendations": "recommender",
     "Recommender": "recommender",
-    "BuildConfig": "build",
-    "build": "build",
+    "BuildConfig": "builder",
+    "build": "builder",
     "load": "store",
     "verify": "store",
-    "Split": "evaluate.split",
-    "evaluate": "evaluate.run",
+    "Split": "evaluation.split",
+    "evaluate": "evaluation.run",
 }
 
 __all__ = [*_HOME, "__version__"]
