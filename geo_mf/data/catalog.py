@@ -1,0 +1,101 @@
+"""Catalog: the items, their texts and their attributes, in one row order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from geo_mf.data.ids import IdMap
+from geo_mf.data.interactions import ReadReport
+from geo_mf.data.where import row_mask
+from geo_mf.errors import InvalidInput
+
+__all__ = ["Catalog"]
+
+_TITLE_LENGTH = 80
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """n items: ids, texts and a table of attributes, row by row.
+
+    texts: one string per item, "" for an item without text.
+    table: every column as read, the id column included.
+    id_column, title_column: names of columns of `table`; no title column is None.
+
+    Raises InvalidInput when the parts do not have the same length or a named column is not there.
+    """
+
+    items: IdMap
+    texts: list[str]
+    table: pa.Table
+    id_column: str
+    title_column: str | None
+    report: ReadReport
+
+    def __post_init__(self) -> None:
+        n = len(self.items)
+        if len(self.texts) != n or self.table.num_rows != n:
+            raise InvalidInput(
+                f"a catalog of {n} items needs {n} texts and {n} table rows, "
+                f"got {len(self.texts)} texts and {self.table.num_rows} rows"
+            )
+        for name in (self.id_column, self.title_column):
+            if name is not None and name not in self.table.column_names:
+                raise InvalidInput(f"the catalog has no column {name!r}; its columns are {', '.join(self.columns)}")
+
+    @classmethod
+    def from_ids(cls, items: IdMap) -> "Catalog":
+        """A catalog of ids alone: no text, no attributes."""
+        table = pa.table({"item_id": items.ids})
+        n = len(items)
+        return cls(items, [""] * n, table, "item_id", None, ReadReport(read=n, accepted=n, unit="row"))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        return (
+            f"Catalog({len(self):,} items, {int(self.has_text.sum()):,} with text; columns: {', '.join(self.columns)})"
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the table's columns."""
+        return tuple(self.table.column_names)
+
+    @property
+    def has_text(self) -> np.ndarray:
+        """Which items have text, bool [n]."""
+        return np.fromiter((bool(text) for text in self.texts), dtype=bool, count=len(self.texts))
+
+    @property
+    def titles(self) -> list[str]:
+        """What to call each item: its title, else the first 80 characters of its text, else its id."""
+        if self.title_column is None:
+            named: list[object] = [None] * len(self)
+        else:
+            named = self.table.column(self.title_column).to_pylist()
+        ids = self.items.ids.to_pylist()
+        return [
+            str(name) if name is not None and str(name).strip() else text[:_TITLE_LENGTH] or str(id)
+            for name, text, id in zip(named, self.texts, ids, strict=True)
+        ]
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> "Catalog":
+        """The items of these rows, in this order. Raises InvalidInput for a row that does not exist or occurs twice."""
+        ids = self.items.take(rows)
+        positions = np.asarray(rows, dtype=np.int64)
+        return replace(
+            self,
+            items=IdMap(pa.array(ids, type=self.items.type)),
+            texts=[self.texts[int(row)] for row in positions],
+            table=self.table.take(pa.array(positions)),
+        )
+
+    def mask(self, where: str | None) -> np.ndarray:
+        """The items for which the expression holds, bool [n]; None allows every item. See `geo_mf.data.where`."""
+        if where is None:
+            return np.ones(len(self), dtype=bool)
+        return row_mask(where, self.table)
