@@ -1,0 +1,199 @@
+"""Implicit alternating least squares: the mathematics of one half-epoch, on one logical device.
+
+The objective (Hu, Koren and Volinsky 2008; Rendle et al. 2021, arXiv 2110.14037), over W [users, K] and H [items, K]:
+
+    sum_{(u,i) observed} c_ui (<w_u, h_i> - 1)^2  +  a0 sum_{u,i} <w_u, h_i>^2
+      + lam [ sum_u r_u |w_u|^2 + sum_i r_i |h_i - p_i|^2 ],        r_x = (n_x + a0 m)^nu
+
+with n_x the interactions of a row, m the size of the other side and p_i the item's prior (zero without text).
+
+One row's system is (a0 HᵀH + lam r I + Xᵀ C X) w = Xᵀ C 1 + lam r p, X being the factors of its history. Written in the
+eigenbasis of HᵀH = Q L Qᵀ (`rotate` both tables once), all that does not depend on the history is the diagonal
+D = a0 L + lam r. It preconditions conjugate gradients, whose steps then cost 4 n K flop and nothing quadratic in K; and
+for n < K it makes the exact answer a matter of an n x n Cholesky factor (the Woodbury identity).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Solver = Literal["cg", "cholesky"]
+
+# Calls are shared among cores by the loop (fit.py). Each of them therefore runs on one core, which also makes its
+# result independent of how many cores there are.
+ONE_CORE = {"xla_cpu_multi_thread_eigen": False}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The three numbers of the objective."""
+
+    unobserved_weight: float
+    regularization: float
+    nu: float
+
+    def ridge(self, lengths: np.ndarray, other_size: int) -> np.ndarray:
+        """lam r_x for rows with `lengths` interactions against `other_size` rows of the other side; float32."""
+        frequency = (lengths + self.unobserved_weight * other_size) ** self.nu
+        return (self.regularization * frequency).astype(np.float32)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["fixed", "spectrum", "warm", "ridge", "prior"], meta_fields=[])
+@dataclass(frozen=True)
+class HalfEpoch:
+    """What every row solve of a half-epoch shares, in the eigenbasis of the fixed side.
+
+    Attributes:
+        fixed: float32 [other_size, K], the fixed side's table.
+        spectrum: float32 [K], a0 times the eigenvalues of the fixed side's Gram matrix.
+        warm: float32 [size, K], where conjugate gradients start.
+        ridge: float32 [size], lam r of each row.
+        prior: float32 [size, K] or None, the prior p of each row.
+    """
+
+    fixed: jax.Array
+    spectrum: jax.Array
+    warm: jax.Array
+    ridge: jax.Array
+    prior: jax.Array | None
+
+
+@jax.jit
+def rotate(table: jax.Array, basis: jax.Array) -> jax.Array:
+    """Express a table [n, K] in the basis [K, K] whose columns are the new axes."""
+    return jnp.matmul(table, basis, precision=jax.lax.Precision.HIGHEST)
+
+
+@partial(jax.jit, static_argnames=("rows",), compiler_options=ONE_CORE)
+def gram_part(table: jax.Array, start: jax.Array, rows: int) -> jax.Array:
+    """Gram matrix [K, K] of `rows` rows of the table."""
+    part = jax.lax.dynamic_slice_in_dim(table, start, rows)
+    return jnp.matmul(part.T, part, precision=jax.lax.Precision.HIGHEST)
+
+
+@partial(jax.jit, static_argnames=("solver", "steps"), compiler_options=ONE_CORE)
+def solve_rows(
+    half: HalfEpoch,
+    start: jax.Array,
+    columns: jax.Array,
+    weights: jax.Array,
+    lengths: jax.Array,
+    solver: Solver,
+    steps: int,
+) -> jax.Array:
+    """Solve the rows of a stack of tiles.
+
+    Args:
+        half: what the rows share.
+        start: int32 scalar, the first row's place in the side's table.
+        columns: int32 [tiles, rows, width], positions in `half.fixed`.
+        weights: float32 [tiles, rows, width], or a scalar when all weights are equal.
+        lengths: int32 [tiles, rows].
+        solver: "cg" (from `half.warm`) or "cholesky" (exact).
+        steps: conjugate gradient steps.
+
+    Returns:
+        float32 [tiles * rows, K].
+    """
+    tiles, rows, width = columns.shape
+    rank = half.fixed.shape[1]
+
+    def tile(_: None, part: tuple[jax.Array, ...]) -> tuple[None, jax.Array]:
+        number, column, weight, length = part
+        first = start + number * rows
+        x = half.fixed.at[column].get(mode="promise_in_bounds")
+        c = jnp.where(jnp.arange(width, dtype=jnp.int32) < length[:, None], weight, jnp.float32(0))
+        ridge = jax.lax.dynamic_slice_in_dim(half.ridge, first, rows)[:, None]
+        diagonal = half.spectrum[None, :] + ridge
+        pull = None
+        if half.prior is not None:
+            pull = ridge * jax.lax.dynamic_slice(half.prior, (first, 0), (rows, rank))
+        if solver == "cholesky":
+            return None, _exact(x, c, diagonal, pull)
+        warm = jax.lax.dynamic_slice(half.warm, (first, 0), (rows, rank))
+        return None, _conjugate_gradients(x, c, diagonal, pull, warm, steps)
+
+    per_tile = weights if weights.ndim else jnp.broadcast_to(weights, (tiles, 1, 1))
+    parts = (jnp.arange(tiles, dtype=jnp.int32), columns, per_tile, lengths)
+    return jax.lax.scan(tile, None, parts)[1].reshape(tiles * rows, rank)
+
+
+def _conjugate_gradients(
+    x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | None, w: jax.Array, steps: int
+) -> jax.Array:
+    """`steps` preconditioned steps from w. x [b, n, K], c [b, n], diagonal, pull and w [b, K] -> [b, K]."""
+    error = c * (1 - jnp.einsum("bnk,bk->bn", x, w))
+    residual = jnp.einsum("bnk,bn->bk", x, error) - diagonal * w
+    if pull is not None:
+        residual = residual + pull
+    z = residual / diagonal
+    direction, rz = z, jnp.sum(residual * z, axis=1)
+    for step in range(steps):
+        seen = jnp.einsum("bnk,bk->bn", x, direction)
+        curvature = jnp.sum(diagonal * direction * direction, axis=1) + jnp.sum(c * seen * seen, axis=1)
+        # A row that only fills up a tile, or one already solved, has zero residual and zero curvature.
+        length = jnp.where(curvature > 0, rz / jnp.where(curvature > 0, curvature, 1), 0)[:, None]
+        w = w + length * direction
+        if step + 1 < steps:  # the last step needs no new residual: half a pass over the history saved
+            residual = residual - length * (diagonal * direction + jnp.einsum("bnk,bn->bk", x, c * seen))
+            z = residual / diagonal
+            new_rz = jnp.sum(residual * z, axis=1)
+            direction = z + (new_rz / jnp.where(rz > 0, rz, 1))[:, None] * direction
+            rz = new_rz
+    return w
+
+
+def _exact(x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | None) -> jax.Array:
+    """The rows' exact solutions. x [b, n, K], c [b, n], diagonal and pull [b, K] -> [b, K]."""
+    n, rank = x.shape[1:]
+    if n < rank:
+        # With Y = C^1/2 X: w = q + D^-1 Yᵀ (I + Y D^-1 Yᵀ)^-1 (C^1/2 1 - Y q), q = D^-1 lam r p. No cancellation, and a
+        # padded place (c = 0) is a unit row of the small system.
+        root = jnp.sqrt(c)
+        y = root[:, :, None] * x
+        scaled = y / diagonal[:, None, :]
+        small = jnp.einsum("bnk,bmk->bnm", y, scaled, precision=jax.lax.Precision.HIGHEST)
+        small = small + jnp.eye(n, dtype=x.dtype)
+        start = jnp.zeros_like(diagonal) if pull is None else pull / diagonal
+        right = root - jnp.einsum("bnk,bk->bn", y, start)
+        return start + jnp.einsum("bnk,bn->bk", scaled, _cholesky_solve(small, right))
+    system = jnp.einsum("bnk,bn,bnj->bkj", x, c, x, precision=jax.lax.Precision.HIGHEST)
+    system = system + diagonal[:, :, None] * jnp.eye(rank, dtype=x.dtype)
+    right = jnp.einsum("bnk,bn->bk", x, c)
+    return _cholesky_solve(system, right if pull is None else right + pull)
+
+
+def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
+    """[b, n, n], [b, n] -> [b, n]."""
+    lower = jax.lax.linalg.cholesky(matrix)
+    half = jax.lax.linalg.triangular_solve(lower, right[..., None], left_side=True, lower=True)
+    return jax.lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)[..., 0]
+
+
+@partial(jax.jit, static_argnames=("start",))
+def solve_empty(half: HalfEpoch, start: int) -> jax.Array:
+    """The table's rows from `start` on, which have no history: D^-1 lam r p, the prior shrunk; zero without a prior."""
+    if half.prior is None:
+        return jnp.zeros_like(half.warm[start:])
+    ridge = half.ridge[start:, None]
+    return ridge * half.prior[start:] / (half.spectrum[None, :] + ridge)
+
+
+@jax.jit
+def stack(parts: list[jax.Array]) -> jax.Array:
+    """Join the slices of a table."""
+    return jnp.concatenate(parts)
+
+
+@partial(jax.jit, compiler_options=ONE_CORE)
+def observed_loss(
+    users: jax.Array, items: jax.Array, rows: jax.Array, columns: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """sum c (<w_u, h_i> - 1)^2 over the entries (rows, columns, weights), all [n]; float32 scalar."""
+    w = users.at[rows].get(mode="promise_in_bounds")
+    h = items.at[columns].get(mode="promise_in_bounds")
+    return jnp.sum(weights * (jnp.sum(w * h, axis=1) - 1) ** 2)

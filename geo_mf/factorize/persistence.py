@@ -1,0 +1,68 @@
+"""Models in one safetensors file: settings as JSON in its header, arrays in its body, a checksum over both."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from geo_mf.errors import IncompatibleIndex
+
+FORMAT = "1"
+
+
+def save(path: str | Path, kind: str, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Write a model: to a temporary file first, so that an interrupted save leaves the old file whole."""
+    path = Path(path)
+    arrays = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    described = json.dumps(settings, sort_keys=True)
+    header = {"format": FORMAT, "kind": kind, "settings": described, "sha256": _checksum(kind, described, arrays)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(to_bytes(arrays, metadata=header))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read what `save` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        IncompatibleIndex: damaged, a newer format, or another kind of model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no model at {path}: give the path that save() was given")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise IncompatibleIndex(f"{path} is not a whole safetensors file ({error}): save the model again") from error
+    if header.get("format") != FORMAT or header.get("kind") != kind:
+        raise IncompatibleIndex(
+            f"{path} holds {header.get('kind')!r}, format {header.get('format')!r}; "
+            f"expected {kind!r}, format {FORMAT!r}"
+        )
+    if header.get("sha256") != _checksum(kind, header["settings"], arrays):
+        raise IncompatibleIndex(f"{path} is damaged: its checksum does not match its content; save the model again")
+    return json.loads(header["settings"]), arrays
+
+
+def _checksum(kind: str, settings: str, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(f"{kind}\0{settings}".encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"\0{name}\0{array.dtype}\0{array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
