@@ -140,7 +140,7 @@ class _Evaluation:
         return self._ordered(part, type(op), a, b)
 
     def _ordered(self, part: str, op: type[ast.cmpop], column: _Column, other: _Column | _Constant) -> np.ndarray:
-        if column.kind == "missing":
+        if "missing" in (column.kind, other.kind):
             return np.zeros(self.table.num_rows, dtype=bool)
         if column.kind not in _SCALAR_KINDS:
             remedy = "use a value `in` it" if column.kind == "list" else "only `is None` works on it"
@@ -178,6 +178,8 @@ class _Evaluation:
                 raise InvalidInput(f"`{part}`: write `column in (values)` or `value in column`")
             if column.kind == "string" and needle.kind == "string":
                 inside = _truth(pc.match_substring(column.values, pattern=needle.value))
+            elif column.kind == "missing":
+                inside = np.zeros(self.table.num_rows, dtype=bool)
             elif column.kind == "list":
                 inside = self._in_list(part, column, needle)
             else:
