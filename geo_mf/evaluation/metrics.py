@@ -189,10 +189,10 @@ def _precision(hits: Hits, n_relevant: NDArray[np.int64], k: int) -> PerUser:
 
 
 def _ndcg(hits: Hits, n_relevant: NDArray[np.int64], k: int) -> PerUser:
-    # The ideal list never needs more places than the best-supplied user has relevant items, however large k is.
+    # At most k places, and no more than some user can fill: k may be far larger than any list.
     places = max(hits.shape[1], min(k, int(n_relevant.max(initial=0))), 1)
     gains = 1 / np.log2(np.arange(places) + 2)
-    ideal = np.cumsum(gains)[np.clip(n_relevant, 1, min(k, places)) - 1]
+    ideal = np.cumsum(gains)[np.clip(n_relevant, 1, places) - 1]
     return hits @ gains[: hits.shape[1]] / ideal
 
 
