@@ -16,8 +16,8 @@ a file that has no LF). A quoted cell may hold the delimiter, line breaks, and q
 | spaces around a cell                          | kept as they are                                                  |
 | UTF-16, no header, a header that is not text  | InvalidInput                                                      |
 
-Two paths give the same answer. A file whose every line is plainly one whole row is parsed by pyarrow; any doubt sends
-the file to the careful parser below.
+Two parsers give the same answer. Where every line is plainly one whole row, of the file or else of a block of it,
+pyarrow parses it; a block with any doubt in it goes through the careful parser, row by row.
 """
 
 import re
@@ -39,7 +39,7 @@ _INTEGER = r"^(0|-?[1-9][0-9]*)$"
 _DECIMAL = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 
 _CLOSED_CELL = re.compile(rb'"[^"\n]*+(?:""[^"\n]*+)*+"')
-_BATCH = 50_000  # rows turned into Arrow at a time by the careful path
+_DOUBT = 1 << 16  # bytes that the careful parser takes at a time once a file is not plain as a whole
 _ENDS = (b"\n", b"\r\n", b"")
 _BLOCK = 1 << 24  # bytes looked at, or parsed, at a time
 
@@ -54,27 +54,47 @@ def parse_delimited(data: bytes, delimiter: bytes, wanted: list[str] | None = No
         raise InvalidInput("the file is UTF-16 text, expected UTF-8; save it as UTF-8")
     if b"\n" not in data and b"\r" in data:
         data = data.replace(b"\r", b"\n")
+    names, body, line = _header(data, delimiter)
+    keep = _columns(names, wanted)
+    rejected = Rejected()
+    tables: list[pa.Table] = []
+    numbers: list[np.ndarray] = []
+    position, block = body, len(data)  # the whole rest at first, then small blocks
+    while position < len(data) or not tables:
+        stop = _line_end(data, position + block)
+        table = _plain(data, position, stop, delimiter, len(names))
+        if table is not None:
+            lines = np.arange(line, line + table.num_rows, dtype=np.int64)
+            position, line = stop, line + table.num_rows
+        elif block > _DOUBT:
+            block = _DOUBT
+            continue
+        else:
+            table, lines, position, line = _careful(data, position, stop, line, delimiter, len(names), rejected)
+        tables.append(table.select(keep))
+        numbers.append(lines)
+    table = pa.concat_tables(tables).rename_columns([names[i] for i in keep])
+    return Rows(table, names, np.concatenate(numbers), rejected, "line")
+
+
+def _header(data: bytes, delimiter: bytes) -> tuple[list[str], int, int]:
+    """The column names, where the rows start, and the line they start in."""
     start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     while data[start : start + 1] in (b"\r", b"\n"):
         start += 1
-    header_line = 1 + data.count(b"\n", 0, start)
-    header, reason, body = _record(data, start, _field_pattern(delimiter), None)
     if start == len(data):
         raise InvalidInput("the file is empty, expected a first line that names the columns")
-    try:
-        names = [cell.decode() for cell in header]
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"the first line is not UTF-8 text: {error}; save the file as UTF-8") from error
+    cells, reason, body = _record(data, start, _field_pattern(delimiter), None)
     if reason:
         raise InvalidInput(f"the first line must name the columns, but it has: {reason}")
-    keep = _columns(names, wanted)
-    first_line = header_line + data.count(b"\n", start, body)
-    table = _plain(data, body, delimiter, len(names)) if _is_plain(data, body, delimiter) else None
-    if table is not None:
-        table = table.select(keep).rename_columns([names[i] for i in keep])
-        numbers = np.arange(first_line, first_line + table.num_rows, dtype=np.int64)
-        return Rows(table, names, numbers, Rejected(), "line")
-    return _careful(data, body, first_line, delimiter, names, keep)
+    try:
+        return [cell.decode() for cell in cells], body, 1 + data.count(b"\n", 0, body)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"the first line is not UTF-8 text: {error}; save the file as UTF-8") from error
+
+
+def _line_end(data: bytes, position: int) -> int:
+    return data.find(b"\n", position) + 1 or len(data)
 
 
 def _columns(names: list[str], wanted: list[str] | None) -> list[int]:
@@ -87,86 +107,81 @@ def _columns(names: list[str], wanted: list[str] | None) -> list[int]:
     return keep
 
 
-def _is_plain(data: bytes, body: int, delimiter: bytes) -> bool:
-    """Whether every line is certainly one row: no lone CR, and quotes only as `"...""..."` around whole cells.
-
-    Quotes are counted from the start of the body. If each opening quote (the 1st, 3rd, ...) follows a delimiter, a line
-    break or a quote, each closing quote is followed by one, and no line break lies between the two, then every line has
-    whole cells only, and any parser reads the same.
-    """
-    if data.count(b"\r", body) != data.count(b"\r\n", body):
-        return False
-    if data.find(b'"', body) < 0:
-        return True
-    bytes_ = np.frombuffer(data, dtype=np.uint8)[body:]
-    blocks = range(0, len(bytes_), _BLOCK)
-    quotes = np.concatenate([np.flatnonzero(bytes_[i : i + _BLOCK] == ord('"')) + i for i in blocks])
-    if len(quotes) % 2:
-        return False
-    opening, closing = quotes[0::2], quotes[1::2]
-    before = bytes_[np.maximum(opening - 1, 0)]
-    after = bytes_[np.minimum(closing + 1, len(bytes_) - 1)]
-    edges = np.frombuffer(delimiter + b'\n"', dtype=np.uint8)
-    if not (np.isin(before, edges) | (opening == 0)).all():
-        return False
-    if not (np.isin(after, np.append(edges, ord("\r"))) | (closing == len(bytes_) - 1)).all():
-        return False
-    breaks = np.concatenate([np.flatnonzero(bytes_[i : i + _BLOCK] == ord("\n")) + i for i in blocks])
-    return bool((np.searchsorted(breaks, opening) == np.searchsorted(breaks, closing)).all())
-
-
-def _plain(data: bytes, body: int, delimiter: bytes, width: int) -> pa.Table | None:
-    """The body by pyarrow, or None unless it is strictly one row of `width` cells per line."""
+def _plain(data: bytes, start: int, stop: int, delimiter: bytes, width: int) -> pa.Table | None:
+    """These lines by pyarrow, or None unless each is certainly one row of `width` cells."""
     keys = [str(i) for i in range(width)]  # the header's own names may repeat
-    if body >= len(data):
+    if start >= stop:
         return pa.table({key: pa.array([], type=pa.string()) for key in keys})
-    lines = data.count(b"\n", body) + (not data.endswith(b"\n"))
+    if not _one_row_a_line(data, start, stop, delimiter):
+        return None
     try:
         table = arrow_csv.read_csv(
-            pa.BufferReader(pa.py_buffer(memoryview(data)[body:])),
+            pa.BufferReader(pa.py_buffer(memoryview(data)[start:stop])),
             read_options=arrow_csv.ReadOptions(column_names=keys, block_size=_BLOCK),
             parse_options=arrow_csv.ParseOptions(delimiter=delimiter.decode()),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(keys, pa.string()), strings_can_be_null=False, null_values=[]
             ),
         )
-    except pa.ArrowInvalid:  # invalid UTF-8, a ragged row, a row longer than a block
+    except pa.ArrowInvalid:  # invalid UTF-8, a row of another width, a row longer than a block
         return None
+    lines = data.count(b"\n", start, stop) + (not data.endswith(b"\n", start, stop))
     return table if table.num_rows == lines else None  # fewer when there are empty lines
 
 
-def _careful(data: bytes, position: int, line: int, delimiter: bytes, names: list[str], keep: list[int]) -> Rows:
-    field = _field_pattern(delimiter)
-    width, end = len(names), len(data)
-    separator = delimiter.decode()
-    rejected = Rejected()
-    batches: list[pa.RecordBatch] = []
+def _one_row_a_line(data: bytes, start: int, stop: int, delimiter: bytes) -> bool:
+    """Whether no line break can lie inside a row: no lone CR, and quotes only as `"...""..."` around whole cells.
+
+    `start` must be where a row starts. If each opening quote (the 1st, 3rd, ...) follows a delimiter, a line break or a
+    quote, each closing quote is followed by one, and no line break lies between the two, then every line has whole
+    cells only, and any parser reads the same.
+    """
+    if data.count(b"\r", start, stop) != data.count(b"\r\n", start, stop):
+        return False
+    if data.find(b'"', start, stop) < 0:
+        return True
+    window = np.frombuffer(data, dtype=np.uint8)[start:stop]
+    quotes = _positions(window, b'"')
+    if len(quotes) % 2:
+        return False
+    opening, closing = quotes[0::2], quotes[1::2]
+    edges = np.frombuffer(delimiter + b'\n"\r', dtype=np.uint8)
+    before = np.isin(window[np.maximum(opening - 1, 0)], edges[:-1]) | (opening == 0)
+    after = np.isin(window[np.minimum(closing + 1, len(window) - 1)], edges) | (closing == len(window) - 1)
+    if not (before.all() and after.all()):
+        return False
+    breaks = _positions(window, b"\n")
+    return bool((np.searchsorted(breaks, opening) == np.searchsorted(breaks, closing)).all())
+
+
+def _positions(window: np.ndarray, byte: bytes) -> np.ndarray:
+    """Where `byte` stands, found block by block so that the masks stay small."""
+    return np.concatenate(
+        [np.flatnonzero(window[i : i + _BLOCK] == ord(byte)) + i for i in range(0, len(window), _BLOCK)]
+    )
+
+
+def _careful(
+    data: bytes, position: int, stop: int, line: int, delimiter: bytes, width: int, rejected: Rejected
+) -> tuple[pa.Table, np.ndarray, int, int]:
+    """The rows that start before `stop`, one by one: a table, their lines, and the position and line of the rest."""
+    field, separator = _field_pattern(delimiter), delimiter.decode()
     rows: list[list[str]] = []
     numbers: list[int] = []
-    schema = pa.schema([(str(i), pa.large_string()) for i in keep])
-
-    def flush() -> None:
-        columns = list(zip(*rows, strict=True)) or [()] * width
-        batches.append(pa.record_batch([pa.array(columns[i], type=pa.large_string()) for i in keep], schema=schema))
-        rows.clear()
-
-    while position < end:
-        line_end = data.find(b"\n", position)
-        line_end = end if line_end < 0 else line_end
-        raw = data[position:line_end]
-        raw = raw[:-1] if raw.endswith(b"\r") else raw
-        next_position, next_line = line_end + 1, line + 1
+    while position < stop:
+        next_position, next_line = _line_end(data, position), line + 1
+        raw = data[position:next_position].removesuffix(b"\n").removesuffix(b"\r")
         cells: list[str] = []
         reason = ""
         try:
             if b'"' not in raw:
                 cells = raw.decode().split(separator)
             else:
-                parts, reason, stop = _record(data, position, field, width)
-                if stop > next_position and (reason or len(parts) != width):
+                parts, reason, ended = _record(data, position, field, width)
+                if ended > next_position and (reason or len(parts) != width):
                     reason = "unclosed quote"  # whatever it met further down: those lines are read again, as their own
                 if not reason:
-                    next_position, next_line = stop, line + data.count(b"\n", position, stop)
+                    next_position, next_line = ended, line + data.count(b"\n", position, ended)
                     cells = [part.decode() for part in parts]
         except UnicodeDecodeError:
             reason = "invalid UTF-8"
@@ -178,12 +193,10 @@ def _careful(data: bytes, position: int, line: int, delimiter: bytes, names: lis
             else:
                 rows.append(cells)
                 numbers.append(line)
-                if len(rows) == _BATCH:
-                    flush()
         position, line = next_position, next_line
-    flush()
-    table = pa.Table.from_batches(batches).rename_columns([names[i] for i in keep])
-    return Rows(table, names, np.array(numbers, dtype=np.int64), rejected, "line")
+    columns = list(zip(*rows, strict=True)) or [()] * width
+    table = pa.table({str(i): pa.array(column, type=pa.string()) for i, column in enumerate(columns)})
+    return table, np.array(numbers, dtype=np.int64), position, line
 
 
 def _field_pattern(delimiter: bytes) -> re.Pattern[bytes]:

@@ -279,7 +279,9 @@ def _merge(
         add = np.add if duplicates == "sum" else np.maximum
         merged = add.reduceat(weights[order], starts)
     latest = None if datetimes is None else np.maximum.reduceat(datetimes[order], starts)
-    appearance = np.argsort(first)
+    slot = np.full(len(pair), -1)
+    slot[first] = np.arange(len(first))
+    appearance = slot[slot >= 0]  # the pairs in order of first appearance, without sorting again
     return first[appearance], merged[appearance], None if latest is None else latest[appearance]
 
 
