@@ -16,7 +16,7 @@ from pyarrow import compute as _compute
 
 from geo_mf.errors import InvalidInput, UnknownId
 
-__all__ = ["ArrowStream", "IdMap", "IdValues", "arrow_column", "canonical_ids"]
+__all__ = ["ArrowStream", "IdMap", "IdValues", "arrow_column", "canonical_ids", "plain_layout"]
 
 pc: Any = _compute  # pyarrow makes these functions at import, where no type checker sees them
 
@@ -236,6 +236,18 @@ def arrow_column(values: IdValues, what: str = "values") -> pa.ChunkedArray:
         ) from error
 
 
+def plain_layout(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same values without dictionaries, run lengths and string views, which many Arrow functions do not take."""
+    if pa.types.is_dictionary(column.type):
+        columns = [plain_layout(pa.chunked_array([chunk.dictionary])) for chunk in column.chunks]
+        chunks = [words.take(chunk.indices) for words, chunk in zip(columns, column.chunks, strict=True)]
+        empty = pa.chunked_array([], type=column.type.value_type)
+        return pa.chunked_array([part for each in chunks for part in each.chunks]) if chunks else plain_layout(empty)
+    if pa.types.is_run_end_encoded(column.type):
+        column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], type=column.type.value_type)
+    return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column
+
+
 def canonical_ids(values: IdValues, what: str = "ids") -> pa.ChunkedArray:
     """Id values brought to one of the types that IdMap keeps; no nulls. `what` names them in error messages.
 
@@ -244,10 +256,7 @@ def canonical_ids(values: IdValues, what: str = "ids") -> pa.ChunkedArray:
     column = arrow_column(values, what)
     if len(column) == 0 and pa.types.is_null(column.type):
         return pa.chunked_array([], type=pa.string())
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_run_end_encoded(column.type):
-        column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], type=column.type.value_type)
+    column = plain_layout(column)
     target = _canonical_type(column.type, what)
     if column.null_count:
         position = int(pc.index(pc.is_null(column), True).as_py())
@@ -289,7 +298,8 @@ def _canonical_type(found: pa.DataType, what: str) -> pa.DataType:
 
 def _dictionary(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """Each value's code, int32 [n], and the unique values in order of first appearance."""
-    encoded = column.dictionary_encode()
+    # Few large chunks first (a table may split again at 2 GiB): Arrow copies the whole dictionary for every chunk.
+    encoded = pa.table([column], names=["ids"]).combine_chunks().column(0).dictionary_encode()
     if encoded.num_chunks == 0:
         return np.zeros(0, dtype=np.int32), pa.array([], type=column.type)
     encoded = encoded.unify_dictionaries()

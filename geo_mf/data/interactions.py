@@ -187,23 +187,22 @@ class Interactions:
         """
         if not sp.issparse(matrix) or matrix.ndim != 2:
             raise InvalidInput(f"expected a scipy sparse matrix [users, items], got {type(matrix).__name__}")
-        stored = int(matrix.nnz)
-        csr = sp.csr_array(matrix, copy=True)
-        values = csr.data = _weights(csr.data, allow_negative=allow_negative)
-        csr.sum_duplicates()
+        entries = sp.coo_array(matrix)
+        stored = len(entries.data)
         shape = (int(matrix.shape[0]), int(matrix.shape[1]))
         users = _axis_ids("user_ids", user_ids, shape, axis=0)
         items = _axis_ids("item_ids", item_ids, shape, axis=1)
-        pairs = csr.tocoo()
-        merged = len(values) - int(pairs.nnz)
+        user_rows, item_rows = (axis.astype(np.int32) for axis in entries.coords)
+        values = _weights(entries.data, allow_negative=allow_negative)
+        first, values, _ = _merge(user_rows, item_rows, shape[1], values, None, "sum")
         return cls(
             users,
             items,
-            pairs.row.astype(np.int32),
-            pairs.col.astype(np.int32),
-            _float32(pairs.data),
+            user_rows[first],
+            item_rows[first],
+            _float32(values),
             None,
-            ReadReport(read=stored, accepted=stored, merged=merged, unit="row"),
+            ReadReport(read=stored, accepted=stored, merged=stored - len(first), unit="row"),
         )
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.delimited import parse_delimited, typed_columns
-from geo_mf.data.ids import ArrowStream, IdMap, canonical_ids
+from geo_mf.data.ids import ArrowStream, IdMap, canonical_ids, plain_layout
 from geo_mf.data.interactions import Duplicates, Interactions
 from geo_mf.data.jsonlines import parse_json_lines
 from geo_mf.data.parse import parse_datetimes, parse_weights
@@ -210,7 +210,7 @@ def _table_rows(table: pa.Table, names: list[str], wanted: list[str] | None) -> 
     """A table as rows: dictionaries decoded and text in one of two layouts, so that the checks see few types."""
     chosen = [i for i, name in enumerate(table.column_names) if wanted is None or name in wanted]
     table = table.select(chosen)
-    columns = [_simple(table.column(i)) for i in range(table.num_columns)]
+    columns = [plain_layout(table.column(i)) for i in range(table.num_columns)]
     for name, column in zip(table.column_names, columns, strict=True):
         try:
             column.validate(full=True)
@@ -218,12 +218,6 @@ def _table_rows(table: pa.Table, names: list[str], wanted: list[str] | None) -> 
             raise InvalidInput(f"column {name!r} is damaged: {error}") from error
     simple = pa.Table.from_arrays(columns, names=table.column_names)
     return Rows(simple, names, np.arange(table.num_rows, dtype=np.int64), Rejected(), "row")
-
-
-def _simple(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column
 
 
 def _id_column(checks: Checks, name: str, argument: str, what: str) -> pa.ChunkedArray:

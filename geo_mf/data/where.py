@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute as _compute
 
+from geo_mf.data.ids import plain_layout
 from geo_mf.errors import InvalidInput
 
 __all__ = ["MAX_LENGTH", "MAX_NESTING", "closest_first", "row_mask"]
@@ -289,12 +290,8 @@ class _Evaluation:
 
 def _typed(values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str]:
     """The values with every missing one as null, and their kind."""
+    values = plain_layout(values)
     found, types = values.type, pa.types
-    if types.is_dictionary(found):
-        values = values.cast(found.value_type)
-        found = values.type
-    if types.is_string_view(found):
-        return values.cast(pa.large_string()), "string"
     if types.is_string(found) or types.is_large_string(found):
         return values, "string"
     if types.is_boolean(found):
