@@ -7,7 +7,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geo_mf.data.ids import IdMap
@@ -23,6 +23,7 @@ NFC, NFD = "caf\u00e9", "cafe\u0301"
 
 
 @given(COLUMNS)
+@settings(deadline=None)
 def test_encode_then_take_gives_the_values_back(values: list[object]) -> None:
     ids, rows = IdMap.encode(values)
     assert rows.dtype == np.int32
@@ -31,6 +32,7 @@ def test_encode_then_take_gives_the_values_back(values: list[object]) -> None:
 
 
 @given(COLUMNS)
+@settings(deadline=None)
 def test_each_id_finds_its_own_row_alone_and_in_bulk(values: list[object]) -> None:
     unique = list(dict.fromkeys(values))
     ids = IdMap(unique)
@@ -44,6 +46,7 @@ def test_each_id_finds_its_own_row_alone_and_in_bulk(values: list[object]) -> No
 
 
 @given(st.lists(st.one_of(TEXT, INTEGERS.map(str)), max_size=20), st.lists(TEXT, max_size=20))
+@settings(deadline=None)
 def test_small_and_bulk_lookups_agree(known: list[str], asked: list[str]) -> None:
     ids = IdMap(list(dict.fromkeys(known)))
     position = {value: row for row, value in enumerate(ids.ids.to_pylist())}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geo_mf.data.ids import IdMap
@@ -24,6 +24,7 @@ def columns(events: list[tuple[str, int, int, int]]) -> tuple[list[str], list[in
 
 
 @given(EVENTS, st.sampled_from(["sum", "last", "max"]), st.booleans(), st.none() | st.integers(0, 12))
+@settings(deadline=None)
 def test_merging_follows_the_written_rule(
     events: list[tuple[str, int, int, int]], duplicates: Duplicates, dated: bool, min_weight: int | None
 ) -> None:
@@ -57,6 +58,7 @@ def test_merging_follows_the_written_rule(
 
 
 @given(EVENTS)
+@settings(deadline=None)
 def test_the_matrix_holds_each_pair_once(events: list[tuple[str, int, int, int]]) -> None:
     users, items, weights, _ = columns(events)
     made = Interactions.from_arrays(users, items, weights)
@@ -70,6 +72,7 @@ def test_the_matrix_holds_each_pair_once(events: list[tuple[str, int, int, int]]
 
 
 @given(EVENTS)
+@settings(deadline=None)
 def test_csr_round_trip(events: list[tuple[str, int, int, int]]) -> None:
     users, items, weights, _ = columns(events)
     csr = Interactions.from_arrays(users, items, weights).to_csr()
@@ -162,6 +165,7 @@ def test_arrays_are_read_only_and_inputs_stay_writable() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=3, max_size=3))
+@settings(deadline=None)
 def test_select_keeps_the_maps(mask: list[bool]) -> None:
     chosen = made().select(np.array(mask))
     assert chosen.users == made().users and chosen.items == made().items

@@ -181,8 +181,9 @@ def _careful(
                 if ended > next_position and (reason or len(parts) != width):
                     reason = "unclosed quote"  # whatever it met further down: those lines are read again, as their own
                 if not reason:
-                    next_position, next_line = ended, line + data.count(b"\n", position, ended)
                     cells = [part.decode() for part in parts]
+                    if len(cells) == width:
+                        next_position, next_line = ended, line + data.count(b"\n", position, ended)
         except UnicodeDecodeError:
             reason = "invalid UTF-8"
         if not reason and len(cells) != width:

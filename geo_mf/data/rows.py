@@ -1,5 +1,6 @@
 """What every reader hands on: the rows it could read, where each one stood, and an account of those it could not."""
 
+import difflib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
@@ -99,10 +100,11 @@ def missing_column(name: str, found: list[str], argument: str) -> InvalidInput:
     """The error for a column that is not there; `argument` is the keyword that maps it, such as "user_col"."""
     names = closest_first(name, found)
     shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
-    example = names[0] if names else "name"
+    option = f"--{argument.replace('_', '-')}"
+    close = difflib.get_close_matches(name, found, n=1, cutoff=0.5)
+    remedy = f"{argument}={close[0]!r} ({option} {close[0]})" if close else f"{argument}= ({option})"
     return InvalidInput(
-        f"there is no column {name!r}; the columns are {shown or 'none'}; name the right one with "
-        f"{argument}={example!r} (--{argument.replace('_', '-')} {example})"
+        f"there is no column {name!r}; the columns are {shown or 'none'}; name the right one with {remedy}"
     )
 
 

@@ -79,26 +79,24 @@ def _clean(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _as_text(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     found, types = column.type, pa.types
-    if types.is_list(found) or types.is_large_list(found):
-        if types.is_string(found.value_type) or types.is_large_string(found.value_type):
-            whole = column.cast(pa.large_list(pa.large_string()))
-            chunks = [pc.binary_join(_without_nulls(chunk), ", ") for chunk in whole.chunks]
-            return pc.fill_null(pa.chunked_array(chunks, type=pa.large_string()), "")
+    is_list = types.is_list(found) or types.is_large_list(found) or types.is_fixed_size_list(found)
+    kind = found.value_type if is_list else found
+    if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        raise InvalidInput(f"column {name!r} holds {found}, which has no plain text form; use one of text or numbers")
+    if is_list:
+        lists = column.cast(pa.list_(pa.string()))
+        chunks = [pc.binary_join(_without_nulls(chunk), ", ") for chunk in lists.chunks]
+        column = pa.chunked_array(chunks, type=pa.string())
     elif types.is_floating(found):
         # Whole numbers that became floats because some are missing: 1995, not 1995.0.
-        finite = pc.if_else(pc.is_finite(column), column, None)
-        if pc.all(pc.and_(pc.equal(pc.floor(finite), finite), pc.less(pc.abs(finite), 2**53))).as_py():
-            column = finite.cast(pa.int64())
-        return pc.fill_null(column.cast(pa.large_string()), "")
-    elif not (types.is_nested(found) or types.is_binary(found) or types.is_large_binary(found)):
-        return pc.fill_null(column.cast(pa.large_string()), "")
-    raise InvalidInput(f"column {name!r} holds {found}, which has no plain text form; use a column of text or numbers")
+        column = pc.if_else(pc.is_finite(column), column, None)
+        if pc.all(pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2**53))).as_py():
+            column = column.cast(pa.int64())
+    return pc.fill_null(column.cast(pa.large_string()), "")
 
 
-def _without_nulls(lists: pa.LargeListArray) -> pa.LargeListArray:
+def _without_nulls(lists: pa.ListArray) -> pa.ListArray:
     if lists.flatten().null_count == 0:
         return lists
-    return pa.array(
-        [None if value is None else [part for part in value if part is not None] for value in lists.to_pylist()],
-        type=lists.type,
-    )
+    parts = [None if value is None else [part for part in value if part is not None] for value in lists.to_pylist()]
+    return pa.array(parts, type=lists.type)
