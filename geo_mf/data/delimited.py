@@ -20,6 +20,7 @@ Two parsers give the same answer. Where every line is plainly one whole row, of 
 pyarrow parses it; a block with any doubt in it goes through the careful parser, row by row.
 """
 
+import csv
 import re
 from typing import Any
 
@@ -165,39 +166,58 @@ def _careful(
     data: bytes, position: int, stop: int, line: int, delimiter: bytes, width: int, rejected: Rejected
 ) -> tuple[pa.Table, np.ndarray, int, int]:
     """The rows that start before `stop`, one by one: a table, their lines, and the position and line of the rest."""
-    field, separator = _field_pattern(delimiter), delimiter.decode()
+    field = _field_pattern(delimiter)
     rows: list[list[str]] = []
     numbers: list[int] = []
     while position < stop:
-        next_position, next_line = _line_end(data, position), line + 1
-        raw = data[position:next_position].removesuffix(b"\n").removesuffix(b"\r")
-        cells: list[str] = []
-        reason = ""
-        try:
-            if b'"' not in raw:
-                cells = raw.decode().split(separator)
-            else:
-                parts, reason, ended = _record(data, position, field, width)
-                if ended > next_position and (reason or len(parts) != width):
-                    reason = "unclosed quote"  # whatever it met further down: those lines are read again, as their own
-                if not reason:
-                    cells = [part.decode() for part in parts]
-                    if len(cells) == width:
-                        next_position, next_line = ended, line + data.count(b"\n", position, ended)
-        except UnicodeDecodeError:
-            reason = "invalid UTF-8"
-        if not reason and len(cells) != width:
-            reason = f"{len(cells)} cells, expected {width}" if len(cells) < width else f"more than {width} cells"
-        if raw:
-            if reason:
-                rejected.add(line, reason, raw)
-            else:
-                rows.append(cells)
-                numbers.append(line)
-        position, line = next_position, next_line
+        line_end = _line_end(data, position)
+        raw = data[position:line_end].removesuffix(b"\n").removesuffix(b"\r")
+        cells, reason, end = _row(data, position, line_end, raw, field, delimiter, width)
+        if raw and reason:
+            rejected.add(line, reason, raw)
+        elif raw:
+            rows.append(cells)
+            numbers.append(line)
+        line += 1 if end == line_end else data.count(b"\n", position, end)
+        position = end
     columns = list(zip(*rows, strict=True)) or [()] * width
     table = pa.table({str(i): pa.array(column, type=pa.string()) for i, column in enumerate(columns)})
     return table, np.array(numbers, dtype=np.int64), position, line
+
+
+def _row(
+    data: bytes, position: int, line_end: int, raw: bytes, field: re.Pattern[bytes], delimiter: bytes, width: int
+) -> tuple[list[str], str, int]:
+    """The cells of the row at `position`, the reason why it is rejected or "", and where the next one starts.
+
+    `raw` is its first line without the line break. Most rows are that one line; what the csv module (strict) does not
+    take as such is an open quote, text after a quote, a lone CR or a very long cell, and goes to `_record`.
+    """
+    try:
+        text = raw.decode()
+        separator = delimiter.decode()
+        cells = next(csv.reader((text,), delimiter=separator, strict=True)) if '"' in text else text.split(separator)
+        return cells, _misfit(len(cells), width), line_end
+    except UnicodeDecodeError:
+        if b'"' not in raw:
+            return [], "invalid UTF-8", line_end
+    except csv.Error:
+        pass  # what it is, `_record` finds out
+    parts, reason, end = _record(data, position, field, width)
+    reason = reason or _misfit(len(parts), width)
+    if reason:
+        # A quote that stays open beyond this line costs this line alone; those below are read as rows of their own.
+        return [], "unclosed quote" if end > line_end else reason, line_end
+    try:
+        return [part.decode() for part in parts], "", end
+    except UnicodeDecodeError:
+        return [], "invalid UTF-8", end
+
+
+def _misfit(cells: int, width: int) -> str:
+    if cells == width:
+        return ""
+    return f"{cells} cells, expected {width}" if cells < width else f"more than {width} cells"
 
 
 def _field_pattern(delimiter: bytes) -> re.Pattern[bytes]:

@@ -32,7 +32,7 @@ class IALS:
         factors: length K of a factor.
         regularization: lam, above 0.
         unobserved_weight: a0, the weight of every pair nobody was seen to touch, against 1 for an interaction.
-        iterations: epochs; one solves all users, then all items.
+        iterations: epochs; one solves all items, then all users.
         nu: exponent of the frequency scaling; 1 scales a row's regularisation with its interactions, 0 not at all.
         solver: "cg" (preconditioned conjugate gradients from the last factors) or "cholesky" (exact).
         cg_steps: steps of "cg" for each row.
@@ -286,7 +286,8 @@ class IALS:
         if self._fold_in is None:
             self._fold_in = FoldIn.of(self.item_factors, self.objective)
         spans = zip(history.indptr[:-1], history.indptr[1:], strict=True)
-        return np.stack([self._fold_in.solve(history.indices[a:b], history.data[a:b]) for a, b in spans])
+        factors, solver = self.item_factors, self._fold_in
+        return np.stack([solver.solve(factors[history.indices[a:b]], history.data[a:b]) for a, b in spans])
 
     def _allowed(self, items: Any, filter_items: Any) -> np.ndarray | None:
         return _mask(items, filter_items, len(self.item_factors), "item")

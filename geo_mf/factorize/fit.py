@@ -36,7 +36,7 @@ class Settings:
     Attributes:
         rank: length K of a factor.
         objective: unobserved weight, regularisation, nu.
-        epochs: number of epochs; one solves all users, then all items.
+        epochs: number of epochs; one solves all items, then all users.
         solver: "cg" or "cholesky".
         steps: conjugate gradient steps of a row solve.
         threads: cores to use, 0 for all that this process may use. It never changes the result.
@@ -126,9 +126,10 @@ def fit(
     ):
         for epoch in range(settings.epochs):
             began = time.perf_counter()
-            w, h = _half_epoch(users, w, h, None, settings, pool)
+            # Users last: their factors are then the row solves against the final items, as a fold-in gives them.
             h, w = _half_epoch(items, h, w, prior, settings, pool)
-            h.block_until_ready()
+            w, h = _half_epoch(users, w, h, None, settings, pool)
+            w.block_until_ready()
             seconds = time.perf_counter() - began
             loss = None
             if settings.loss:

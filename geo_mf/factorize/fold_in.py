@@ -13,42 +13,44 @@ from geo_mf.factorize.ials import Objective
 
 @dataclass(frozen=True)
 class FoldIn:
-    """Exact row solves against fixed factors.
+    """Exact row solves against a fixed side of `size` rows.
 
     Attributes:
-        rotated: float64 [n, K], the fixed factors in their Gram matrix's eigenbasis.
-        basis: float64 [K, K], its columns are the eigenvectors.
+        basis: float64 [K, K], its columns are the eigenvectors of the fixed side's Gram matrix.
         spectrum: float64 [K], a0 times the eigenvalues.
+        size: rows of the fixed side.
         objective: unobserved weight, regularisation, nu.
     """
 
-    rotated: np.ndarray
     basis: np.ndarray
     spectrum: np.ndarray
+    size: int
     objective: Objective
 
     @classmethod
     def of(cls, factors: np.ndarray, objective: Objective) -> "FoldIn":
         """Prepare for the fixed factors [n, K]."""
-        wide = factors.astype(np.float64)
-        eigenvalues, basis = np.linalg.eigh(wide.T @ wide)
-        return cls(wide @ basis, basis, objective.unobserved_weight * np.maximum(eigenvalues, 0), objective)
+        step = 65536  # float64 copies are made of this many rows at a time
+        gram = np.zeros((factors.shape[1],) * 2)
+        for start in range(0, len(factors), step):
+            wide = factors[start : start + step].astype(np.float64)
+            gram += wide.T @ wide
+        eigenvalues, basis = np.linalg.eigh(gram)
+        return cls(basis, objective.unobserved_weight * np.maximum(eigenvalues, 0), len(factors), objective)
 
-    def solve(self, rows: np.ndarray, weights: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
+    def solve(self, history: np.ndarray, weights: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
         """The factor of one row.
 
         Args:
-            rows: int [n], rows of the fixed factors: the history.
-            weights: float [n], positive.
+            history: [n, K], the fixed side's factors of the history.
+            weights: [n], positive.
             prior: [K] or None.
 
         Returns:
             float32 [K]; zero for an empty history without a prior.
         """
-        n, rank = len(rows), len(self.spectrum)
-        x, c = self.rotated[rows], np.asarray(weights, np.float64)
-        ridge = float(self.objective.ridge(np.asarray([n]), len(self.rotated))[0])
-        diagonal = self.spectrum + ridge
+        x, c, diagonal, ridge = self._system(history, weights)
+        n, rank = x.shape
         pull = np.zeros(rank) if prior is None else ridge * (prior.astype(np.float64) @ self.basis)
         if n < rank:
             y = np.sqrt(c)[:, None] * x
@@ -59,3 +61,24 @@ class FoldIn:
         else:
             rotated = linalg.solve((x.T * c) @ x + np.diag(diagonal), x.T @ c + pull, assume_a="pos")
         return (rotated @ self.basis.T).astype(np.float32)
+
+    def contributions(self, history: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """What each item of the history adds to the scores of the targets (Hu et al. 2008, section 5).
+
+        Args:
+            history: [n, K].
+            weights: [n], positive.
+            targets: [m, K], the fixed side's factors of the scored items.
+
+        Returns:
+            float64 [n, m]; a column sums to <solve(history, weights), target>.
+        """
+        x, c, diagonal, _ = self._system(history, weights)
+        system = (x.T * c) @ x + np.diag(diagonal)
+        rotated = targets.astype(np.float64) @ self.basis
+        return (c[:, None] * x) @ linalg.solve(system, rotated.T, assume_a="pos")
+
+    def _system(self, history: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        x = history.astype(np.float64) @ self.basis
+        ridge = float(self.objective.ridge(np.asarray([len(x)]), self.size)[0])
+        return x, np.asarray(weights, np.float64), self.spectrum + ridge, ridge

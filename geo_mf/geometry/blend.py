@@ -1,0 +1,92 @@
+"""Two spaces, one inner-product space, weights chosen at query time.
+
+An item's vector is v_i = [h_i ; s t_i], its factor and its unit text embedding; a query is [a w ; b q]. One inner
+product is then a <w, h_i> + b s <q, t_i>: behaviour and text, weighed by the query and not by the index. `s` makes the
+two parts comparable: with a = b, both spread a user's items equally far apart.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from geo_mf.errors import InvalidInput
+
+SAMPLED_USERS = 256
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much behaviour and text count in a query.
+
+    Attributes:
+        behaviour: a, finite, at least 0.
+        text: b, finite, at least 0; not both are 0.
+    """
+
+    behaviour: float
+    text: float
+
+    def __post_init__(self) -> None:
+        found = (self.behaviour, self.text)
+        if not np.isfinite(found).all() or min(found) < 0 or max(found) == 0:
+            raise InvalidInput(
+                f"weights are {found}; expected (behaviour, text), two finite numbers of at least 0, not both 0: "
+                "for example (1, 0.3)"
+            )
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The learned defaults.
+
+    Attributes:
+        scale: s, the factor on every text embedding in the index.
+        by_history: pairs (longest history, weights), in rising order; the last one holds for all longer histories.
+        with_text: weights when the caller typed a text.
+    """
+
+    scale: float
+    by_history: tuple[tuple[int, Weights], ...] = ((2**31 - 1, Weights(1.0, 0.5)),)
+    with_text: Weights = Weights(0.5, 1.0)
+
+    def weights(self, history: int, typed: bool) -> Weights:
+        """The default weights for a query with `history` items and, perhaps, a typed text."""
+        if typed:
+            return self.with_text
+        return next((weights for longest, weights in self.by_history if history <= longest), self.by_history[-1][1])
+
+
+def text_scale(
+    user_factors: np.ndarray, item_factors: np.ndarray, profiles: np.ndarray, embeddings: np.ndarray, seed: int = 0
+) -> float:
+    """s: the spread of behaviour scores over items, relative to that of text scores, for a sample of users.
+
+    Args:
+        user_factors: [users, K].
+        item_factors: [items, K].
+        profiles: [users, dim], each user's text query; zero rows are left out.
+        embeddings: [items, dim].
+        seed: of the sample.
+
+    Returns:
+        The ratio of standard deviations, averaged over users; 1.0 when either side never varies.
+    """
+    useful = np.flatnonzero(np.any(profiles != 0, axis=1) & np.any(user_factors != 0, axis=1))
+    if not len(useful):
+        return 1.0
+    chosen = np.random.default_rng(seed).choice(useful, min(SAMPLED_USERS, len(useful)), replace=False)
+    behaviour = np.std(user_factors[chosen] @ item_factors.T, axis=1).mean()
+    text = np.std(profiles[chosen] @ embeddings.T, axis=1).mean()
+    return float(behaviour / text) if behaviour > 0 and text > 0 else 1.0
+
+
+def vectors(item_factors: np.ndarray, embeddings: np.ndarray, scale: float) -> np.ndarray:
+    """The indexed rows, float32 [items, K + dim]."""
+    return np.concatenate([item_factors, np.float32(scale) * embeddings], axis=1).astype(np.float32, copy=False)
+
+
+def queries(behaviour: np.ndarray, text: np.ndarray, weights: Weights) -> np.ndarray:
+    """Query rows, float32 [n, K + dim], of factors [n, K] and unit text queries [n, dim]; an absent part is zero."""
+    return np.concatenate([np.float32(weights.behaviour) * behaviour, np.float32(weights.text) * text], axis=1).astype(
+        np.float32, copy=False
+    )

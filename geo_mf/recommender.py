@@ -1,0 +1,346 @@
+"""The recommender: one index over behaviour and text, asked by any mix of a known user, clicks and a sentence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from scipy import sparse
+
+from geo_mf.data.catalog import Catalog
+from geo_mf.data.ids import IdMap
+from geo_mf.errors import IncompatibleIndex, InvalidInput
+from geo_mf.factorize.fold_in import FoldIn
+from geo_mf.factorize.ials import Objective
+from geo_mf.geometry import blend
+from geo_mf.geometry.blend import Blend, Weights
+from geo_mf.geometry.prior import apply as apply_prior
+from geo_mf.index.exact import Hits, VectorIndex
+from geo_mf.recommendations import Because, Recommendation, Recommendations
+from geo_mf.text.encoder import TextEncoder
+
+Space = Literal["blend", "factors", "text"]
+Clicks = Sequence[Any] | Mapping[Any, float]
+
+REASONS = 3
+"""Items of the history that `because` names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What a request came to: the two halves of the query vector and where they came from.
+
+    Attributes:
+        rows: int [n], catalogue rows of the history.
+        clicks: float32 [n], their weights.
+        typed: float32 [dim] or None, the unit embedding of the typed text.
+        behaviour: float32 [K], the user's factor.
+        text: float32 [dim], the typed text's embedding, else the history's profile; zero when there is neither.
+        weights: a and b.
+    """
+
+    rows: np.ndarray
+    clicks: np.ndarray
+    typed: np.ndarray | None
+    behaviour: np.ndarray
+    text: np.ndarray
+    weights: Weights
+
+    @property
+    def vector(self) -> np.ndarray:
+        """float32 [1, K + dim], ready for the index."""
+        return blend.queries(self.behaviour[None], self.text[None], self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """Everything an index holds, in memory or mapped from disk.
+
+    Attributes:
+        users: ids of the known users.
+        catalog: the items: ids, texts, attributes.
+        history: float32 CSR [users, items], the weights that the factors were fitted to.
+        user_factors: float32 [users, K].
+        item_factors: float32 [items, K].
+        embeddings: float32 [items, dim], unit length; a zero row for an item without text.
+        coefficients: float32 [dim + 1, K], the prior: what text says about factors.
+        objective: the factorization's objective, for folding in.
+        blend: scale of the text part, default weights.
+        encoder: turns a typed text into an embedding.
+        fingerprint: of the encoder that made `embeddings`.
+        index: over `blend.vectors`.
+        card: what was built, from what, and how good it is (JSON).
+    """
+
+    users: IdMap
+    catalog: Catalog
+    history: sparse.csr_array
+    user_factors: np.ndarray
+    item_factors: np.ndarray
+    embeddings: np.ndarray
+    coefficients: np.ndarray
+    objective: Objective
+    blend: Blend
+    encoder: TextEncoder
+    fingerprint: str
+    index: VectorIndex
+    card: Mapping[str, Any]
+
+    def recommend(
+        self,
+        user: Any = None,
+        *,
+        history: Clicks | None = None,
+        text: str | None = None,
+        k: int = 10,
+        where: str | None = None,
+        weights: tuple[float, float] | None = None,
+        exclude_seen: bool = True,
+    ) -> Recommendations:
+        """The best items for a known user, for a few clicks, for a sentence, or for any mix of them.
+
+        Args:
+            user: a known user's id. The user's factor is folded in from the stored history and, if given, `history`.
+            history: ids of items, or a mapping from id to weight (1 is one ordinary interaction).
+            text: a sentence. It counts as one more item of the history, and as the text to look for.
+            k: how many items.
+            where: a condition over the catalogue's columns, such as "year >= 1990 and 'Drama' in genres"; it acts
+                inside the search.
+            weights: (behaviour, text); by default learned, as a function of the history's length.
+            exclude_seen: leave out the items of the history.
+
+        Returns:
+            k items, or fewer and the reason.
+
+        Raises:
+            InvalidInput: nothing to go by, k < 1, a bad `where` or bad weights.
+            UnknownId: a user or an item that is not in the index.
+            IncompatibleIndex: the encoder is not the one that built the index.
+        """
+        _check_k(k)
+        query = self.query(user, history=history, text=text, weights=weights)
+        allowed = None if where is None else self.catalog.mask(where)
+        seen = query.rows if exclude_seen else query.rows[:0]
+        hits = self.index.search(query.vector, k, allowed, [seen])
+        return self._explained(query, hits, k, _shortage(k, hits, where, len(seen)))
+
+    def query(
+        self,
+        user: Any = None,
+        *,
+        history: Clicks | None = None,
+        text: str | None = None,
+        weights: tuple[float, float] | None = None,
+    ) -> Query:
+        """What `recommend` searches with. Arguments and errors as there."""
+        rows, clicks = self._history(user, history)
+        words = (text or "").strip()
+        if not len(rows) and not words:
+            raise InvalidInput(
+                "nothing to go by: the history is empty and there is no text; give user=, history= (ids of items) "
+                "or text= (a sentence)"
+            )
+        typed = self._encode(words) if words else None
+        factors = self.item_factors[rows]
+        if typed is not None:
+            factors = np.concatenate([factors, apply_prior(self.coefficients, typed[None])])
+        amounts = clicks if typed is None else np.append(clicks, np.float32(1))
+        looked_for = typed if typed is not None else _unit(clicks @ self.embeddings[rows])
+        chosen = Weights(*weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
+        return Query(rows, clicks, typed, self.fold_in.solve(factors, amounts), looked_for, chosen)
+
+    def similar_items(
+        self, item: Any, *, k: int = 10, space: Space = "blend", where: str | None = None
+    ) -> Recommendations:
+        """The items nearest to one, the item itself left out.
+
+        Args:
+            item: the item's id.
+            k: how many.
+            space: cosine of "factors" (touched by the same people), of "text" (worded alike), or their mean ("blend").
+            where: as in `recommend`.
+
+        Raises:
+            UnknownId: no such item.
+            InvalidInput: k < 1, an unknown space, a bad `where`.
+        """
+        _check_k(k)
+        shares = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
+        if space not in shares:
+            raise InvalidInput(f"space is {space!r}; expected one of {', '.join(shares)}")
+        row = self.catalog.items.row(item)
+        a, b = shares[space]
+        behaviour = a * _cosines(self.item_factors, self._factor_norms, row)
+        text = b * (self.embeddings @ self.embeddings[row])
+        score = behaviour + text
+        allowed = self.catalog.mask(where)
+        allowed[row] = False
+        candidates = np.flatnonzero(allowed)[None]
+        hits = Hits.best(candidates, score[candidates].astype(np.float32), k)
+        items = [
+            self._item(at, float(score[at]), float(behaviour[at]), float(text[at])) for at in hits.rows[0] if at >= 0
+        ]
+        return Recommendations(tuple(items), k, _shortage(k, hits, where, 1))
+
+    def audience(self, item: Any, *, k: int = 10) -> list[tuple[Any, float]]:
+        """The known users an item would reach: (user id, score) of the k best who have not touched it.
+
+        Raises:
+            UnknownId: no such item.
+            InvalidInput: k < 1.
+        """
+        _check_k(k)
+        row = self.catalog.items.row(item)
+        weights = self._user_weights
+        behaviour = self.user_factors @ self.item_factors[row]
+        # <profile, embedding> without building every profile: the history's items weigh in by their similarity.
+        text = self.history @ (self.embeddings @ self.embeddings[row]) * self._profile_scale
+        score = (weights[:, 0] * behaviour + self.blend.scale * weights[:, 1] * text).astype(np.float32)
+        score[self.history[:, [row]].toarray()[:, 0] > 0] = -np.inf
+        hits = Hits.best(np.arange(len(score))[None], score[None], k)
+        found = hits.rows[0][hits.rows[0] >= 0]
+        return list(zip(self.users.take(found), score[found].tolist(), strict=True))
+
+    def queries(self, user_rows: np.ndarray) -> np.ndarray:
+        """Query vectors float32 [n, K + dim] of known users by row, from their stored factors and profiles."""
+        profiles = (self.history[user_rows] @ self.embeddings) * self._profile_scale[user_rows, None]
+        weights = self._user_weights[user_rows]
+        return np.concatenate(
+            [weights[:, :1] * self.user_factors[user_rows], weights[:, 1:] * profiles], axis=1
+        ).astype(np.float32)
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """float32 [items, K + dim], the indexed rows."""
+        return blend.vectors(self.item_factors, self.embeddings, self.blend.scale)
+
+    @cached_property
+    def fold_in(self) -> FoldIn:
+        """Row solves against the item factors."""
+        return FoldIn.of(self.item_factors, self.objective)
+
+    @cached_property
+    def cold(self) -> np.ndarray:
+        """bool [items]: nobody had touched the item when the index was built."""
+        return np.bincount(self.history.indices, minlength=len(self.catalog)) == 0
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """What to call each item."""
+        return self.catalog.titles
+
+    def __repr__(self) -> str:
+        return (
+            f"Recommender({len(self.users):,} users, {len(self.catalog):,} items, {int(self.cold.sum()):,} of them cold; "
+            f"{self.item_factors.shape[1]} factors + {self.embeddings.shape[1]} text dimensions)"
+        )
+
+    @cached_property
+    def _factor_norms(self) -> np.ndarray:
+        return np.linalg.norm(self.item_factors, axis=1)
+
+    @cached_property
+    def _profile_scale(self) -> np.ndarray:
+        """float32 [users]: 1 / length of the weighted sum of a user's embeddings; 0 where there is none."""
+        lengths = np.zeros(len(self.users), np.float32)
+        for start in range(0, len(lengths), 8192):
+            sums = self.history[start : start + 8192] @ self.embeddings
+            lengths[start : start + 8192] = np.linalg.norm(sums, axis=1)
+        return np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 1e-12)
+
+    @cached_property
+    def _user_weights(self) -> np.ndarray:
+        """float32 [users, 2]: the default weights of each known user."""
+        chosen = [self.blend.weights(int(n), typed=False) for n in np.diff(self.history.indptr)]
+        return np.asarray([(w.behaviour, w.text) for w in chosen], np.float32).reshape(-1, 2)
+
+    def _history(self, user: Any, history: Clicks | None) -> tuple[np.ndarray, np.ndarray]:
+        rows, clicks = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        if user is not None:
+            at = self.users.row(user)
+            span = slice(self.history.indptr[at], self.history.indptr[at + 1])
+            rows, clicks = self.history.indices[span].astype(np.int64), self.history.data[span]
+        if history is None:
+            return rows, clicks
+        if isinstance(history, (str, bytes)):
+            raise InvalidInput(
+                f"history is the string {history!r}; expected a list of item ids, for example [{history!r}]"
+            )
+        ids = list(history)
+        given = np.asarray(list(history.values()) if isinstance(history, Mapping) else [1.0] * len(ids), np.float32)
+        if not (np.isfinite(given).all() and (given > 0).all()):
+            raise InvalidInput(f"weights of the history must be finite and above 0, not {given.tolist()}")
+        both = np.concatenate([rows, self.catalog.items.rows(ids).astype(np.int64)]) if ids else rows
+        merged, place = np.unique(both, return_inverse=True)
+        return merged, np.bincount(place, np.concatenate([clicks, given]), len(merged)).astype(np.float32)
+
+    def _encode(self, text: str) -> np.ndarray:
+        if self.encoder.fingerprint != self.fingerprint:
+            raise IncompatibleIndex(
+                f"this index was built by an encoder with fingerprint {self.fingerprint[:12]}, but "
+                f"{self.encoder.name} has {self.encoder.fingerprint[:12]}: load the index with the encoder that built "
+                "it, or build it again"
+            )
+        return self.encoder.encode([text], kind="query")[0]
+
+    def _explained(self, query: Query, hits: Hits, k: int, reason: str) -> Recommendations:
+        found = hits.rows[0][: hits.counts[0]]
+        a, b = query.weights.behaviour, query.weights.text * self.blend.scale
+        behaviour = a * (self.item_factors[found] @ query.behaviour)
+        text = b * (self.embeddings[found] @ query.text)
+        shares, names = self._shares(query, found)
+        items = []
+        for place, row in enumerate(found):
+            best = np.argsort(-shares[:, place])[:REASONS]
+            because = tuple(Because(*names[j], share=float(shares[j, place])) for j in best if shares[j, place] > 0)
+            score = float(hits.scores[0, place])
+            items.append(self._item(row, score, float(behaviour[place]), float(text[place]), because))
+        return Recommendations(tuple(items), k, reason)
+
+    def _shares(self, query: Query, found: np.ndarray) -> tuple[np.ndarray, list[tuple[Any, str]]]:
+        """What each item of the history, and the typed text, added to each score: float64 [n, found]; sums to it."""
+        factors, amounts = self.item_factors[query.rows], query.clicks
+        names: list[tuple[Any, str]] = [(self.catalog.items.id(row), self.titles[row]) for row in query.rows]
+        own = self.embeddings[query.rows]
+        parts = query.clicks[:, None] * (own @ self.embeddings[found].T)
+        length = float(np.linalg.norm(query.clicks @ own))
+        parts = parts / length if length > 0 else parts
+        if query.typed is not None:
+            factors = np.concatenate([factors, apply_prior(self.coefficients, query.typed[None])])
+            amounts = np.append(amounts, np.float32(1))
+            names.append((None, "what you typed"))
+            parts = np.zeros((len(names), len(found)))
+            parts[-1] = self.embeddings[found] @ query.typed
+        behaviour = self.fold_in.contributions(factors, amounts, self.item_factors[found])
+        return query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, names
+
+    def _item(
+        self, row: int, score: float, behaviour: float, text: float, because: tuple[Because, ...] = ()
+    ) -> Recommendation:
+        item_id = self.catalog.items.id(int(row))
+        return Recommendation(item_id, self.titles[row], score, behaviour, text, bool(self.cold[row]), because)
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise InvalidInput(f"k is {k!r}; expected a whole number of at least 1")
+
+
+def _shortage(k: int, hits: Hits, where: str | None, seen: int) -> str:
+    found = int(hits.counts[0])
+    if found == k:
+        return ""
+    limits = [f"where {where!r}"] if where is not None else []
+    limits += [f"the {seen} already seen left out"] if seen else []
+    return f"{found} of {k}: no other item is allowed" + (f" ({', '.join(limits)})" if limits else "")
+
+
+def _cosines(factors: np.ndarray, norms: np.ndarray, row: int) -> np.ndarray:
+    scale = norms * norms[row]
+    return np.divide(factors @ factors[row], scale, out=np.zeros_like(scale), where=scale > 0)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vector)
+    return (vector / length if length > 1e-12 else np.zeros_like(vector)).astype(np.float32)
