@@ -1,6 +1,7 @@
 """IdMap: ids keep their identity, and rows are what was asked for."""
 
 import datetime
+import decimal
 
 import numpy as np
 import pandas as pd
@@ -121,6 +122,8 @@ def test_unknown_ids_are_explained() -> None:
         (pd.Series([1, None, 2]), "integers with missing values become floats in pandas"),
         ([datetime.datetime(2026, 1, 1)], "got timestamp"),
         (np.eye(2), "one column"),
+        ([decimal.Decimal(10**30), decimal.Decimal(-1)], "fit into 64 bits"),
+        ([decimal.Decimal("1.5")], r"got decimal128\(2, 1\)"),
         (["\ud800"], "surrogates"),
         (pa.array(["a"]).view(pa.binary()).view(pa.string()).slice(0, 1), None),
     ],
@@ -172,6 +175,10 @@ def test_uint64_stays_only_where_it_must() -> None:
     assert big.rows_or_missing([1, -1]).tolist() == [1, -1]
     assert big.rows_or_missing([1, -1] * 1_000).tolist() == [1, -1] * 1_000
     assert IdMap([1, -1]).rows_or_missing(np.array([2**63 + 1, 1] * 1_000, dtype=np.uint64)).tolist() == [-1, 0] * 1_000
+
+
+def test_whole_decimals_are_integers() -> None:
+    assert IdMap([decimal.Decimal(7), decimal.Decimal(42)]) == IdMap([7, 42])  # duckdb sums are decimals
 
 
 def test_maps_are_equal_by_type_and_content() -> None:

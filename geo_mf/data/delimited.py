@@ -22,6 +22,8 @@ pyarrow parses it; a block with any doubt in it goes through the careful parser,
 
 import csv
 import re
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,25 @@ _ENDS = (b"\n", b"\r\n", b"")
 _BLOCK = 1 << 24  # bytes looked at, or parsed, at a time
 
 
+@dataclass(frozen=True)
+class _Format:
+    """How the rows of one file are written. `cell` matches one cell and what ends it, see `_format`."""
+
+    delimiter: str
+    width: int
+    cell: re.Pattern[bytes]
+
+
+def _format(delimiter: bytes, width: int) -> _Format:
+    """A quoted cell is group 1 of the pattern, a plain one group 2, and the delimiter, line end or file end group 3.
+
+    The possessive repeats (`*+`) keep the search linear in the length of the cell.
+    """
+    d = re.escape(delimiter)
+    pattern = rb'(?:"([^"]*+(?:""[^"]*+)*+)"|([^"' + d + rb"\n][^" + d + rb"\n]*+|))(" + d + rb"|\r?\n|\Z)"
+    return _Format(delimiter.decode(), width, re.compile(pattern))
+
+
 def parse_delimited(data: bytes, delimiter: bytes, wanted: list[str] | None = None) -> Rows:
     """The rows of a CSV file, all cells as strings.
 
@@ -57,13 +78,14 @@ def parse_delimited(data: bytes, delimiter: bytes, wanted: list[str] | None = No
         data = data.replace(b"\r", b"\n")
     names, body, line = _header(data, delimiter)
     keep = _columns(names, wanted)
+    form = _format(delimiter, len(names))
     rejected = Rejected()
     tables: list[pa.Table] = []
     numbers: list[np.ndarray] = []
     position, block = body, len(data)  # the whole rest at first, then small blocks
     while position < len(data) or not tables:
         stop = _line_end(data, position + block)
-        table = _plain(data, position, stop, delimiter, len(names))
+        table = _plain(data, position, stop, form)
         if table is not None:
             lines = np.arange(line, line + table.num_rows, dtype=np.int64)
             position, line = stop, line + table.num_rows
@@ -71,7 +93,7 @@ def parse_delimited(data: bytes, delimiter: bytes, wanted: list[str] | None = No
             block = _DOUBT
             continue
         else:
-            table, lines, position, line = _careful(data, position, stop, line, delimiter, len(names), rejected)
+            table, lines, position, line = _careful(data, position, stop, line, form, rejected)
         tables.append(table.select(keep))
         numbers.append(lines)
     table = pa.concat_tables(tables).rename_columns([names[i] for i in keep])
@@ -85,7 +107,7 @@ def _header(data: bytes, delimiter: bytes) -> tuple[list[str], int, int]:
         start += 1
     if start == len(data):
         raise InvalidInput("the file is empty, expected a first line that names the columns")
-    cells, reason, body = _record(data, start, _field_pattern(delimiter), None)
+    cells, reason, body = _record(data, start, _format(delimiter, sys.maxsize))
     if reason:
         raise InvalidInput(f"the first line must name the columns, but it has: {reason}")
     try:
@@ -108,18 +130,18 @@ def _columns(names: list[str], wanted: list[str] | None) -> list[int]:
     return keep
 
 
-def _plain(data: bytes, start: int, stop: int, delimiter: bytes, width: int) -> pa.Table | None:
-    """These lines by pyarrow, or None unless each is certainly one row of `width` cells."""
-    keys = [str(i) for i in range(width)]  # the header's own names may repeat
+def _plain(data: bytes, start: int, stop: int, form: _Format) -> pa.Table | None:
+    """These lines by pyarrow, or None unless each is certainly one row of `form.width` cells."""
+    keys = [str(i) for i in range(form.width)]  # the header's own names may repeat
     if start >= stop:
         return pa.table({key: pa.array([], type=pa.string()) for key in keys})
-    if not _one_row_a_line(data, start, stop, delimiter):
+    if not _one_row_a_line(data, start, stop, form.delimiter.encode()):
         return None
     try:
         table = arrow_csv.read_csv(
             pa.BufferReader(pa.py_buffer(memoryview(data)[start:stop])),
             read_options=arrow_csv.ReadOptions(column_names=keys, block_size=_BLOCK),
-            parse_options=arrow_csv.ParseOptions(delimiter=delimiter.decode()),
+            parse_options=arrow_csv.ParseOptions(delimiter=form.delimiter),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(keys, pa.string()), strings_can_be_null=False, null_values=[]
             ),
@@ -163,16 +185,15 @@ def _positions(window: np.ndarray, byte: bytes) -> np.ndarray:
 
 
 def _careful(
-    data: bytes, position: int, stop: int, line: int, delimiter: bytes, width: int, rejected: Rejected
+    data: bytes, position: int, stop: int, line: int, form: _Format, rejected: Rejected
 ) -> tuple[pa.Table, np.ndarray, int, int]:
     """The rows that start before `stop`, one by one: a table, their lines, and the position and line of the rest."""
-    field = _field_pattern(delimiter)
     rows: list[list[str]] = []
     numbers: list[int] = []
     while position < stop:
         line_end = _line_end(data, position)
         raw = data[position:line_end].removesuffix(b"\n").removesuffix(b"\r")
-        cells, reason, end = _row(data, position, line_end, raw, field, delimiter, width)
+        cells, reason, end = _row(data, position, line_end, raw, form)
         if raw and reason:
             rejected.add(line, reason, raw)
         elif raw:
@@ -180,14 +201,12 @@ def _careful(
             numbers.append(line)
         line += 1 if end == line_end else data.count(b"\n", position, end)
         position = end
-    columns = list(zip(*rows, strict=True)) or [()] * width
+    columns = list(zip(*rows, strict=True)) or [()] * form.width
     table = pa.table({str(i): pa.array(column, type=pa.string()) for i, column in enumerate(columns)})
     return table, np.array(numbers, dtype=np.int64), position, line
 
 
-def _row(
-    data: bytes, position: int, line_end: int, raw: bytes, field: re.Pattern[bytes], delimiter: bytes, width: int
-) -> tuple[list[str], str, int]:
+def _row(data: bytes, position: int, line_end: int, raw: bytes, form: _Format) -> tuple[list[str], str, int]:
     """The cells of the row at `position`, the reason why it is rejected or "", and where the next one starts.
 
     `raw` is its first line without the line break. Most rows are that one line; what the csv module (strict) does not
@@ -195,16 +214,18 @@ def _row(
     """
     try:
         text = raw.decode()
-        separator = delimiter.decode()
-        cells = next(csv.reader((text,), delimiter=separator, strict=True)) if '"' in text else text.split(separator)
-        return cells, _misfit(len(cells), width), line_end
+        if '"' in text:
+            cells = next(csv.reader((text,), delimiter=form.delimiter, strict=True))
+        else:
+            cells = text.split(form.delimiter)
+        return cells, _misfit(len(cells), form.width), line_end
     except UnicodeDecodeError:
         if b'"' not in raw:
             return [], "invalid UTF-8", line_end
     except csv.Error:
         pass  # what it is, `_record` finds out
-    parts, reason, end = _record(data, position, field, width)
-    reason = reason or _misfit(len(parts), width)
+    parts, reason, end = _record(data, position, form)
+    reason = reason or _misfit(len(parts), form.width)
     if reason:
         # A quote that stays open beyond this line costs this line alone; those below are read as rows of their own.
         return [], "unclosed quote" if end > line_end else reason, line_end
@@ -220,23 +241,14 @@ def _misfit(cells: int, width: int) -> str:
     return f"{cells} cells, expected {width}" if cells < width else f"more than {width} cells"
 
 
-def _field_pattern(delimiter: bytes) -> re.Pattern[bytes]:
-    """One cell and what ends it: a quoted cell (group 1) or a plain one (2), then delimiter, line end or file end (3).
-
-    The possessive repeats (`*+`) keep the search linear in the length of the cell.
-    """
-    d = re.escape(delimiter)
-    return re.compile(rb'(?:"([^"]*+(?:""[^"]*+)*+)"|([^"' + d + rb"\n][^" + d + rb"\n]*+|))(" + d + rb"|\r?\n|\Z)")
-
-
-def _record(data: bytes, position: int, field: re.Pattern[bytes], width: int | None) -> tuple[list[bytes], str, int]:
+def _record(data: bytes, position: int, form: _Format) -> tuple[list[bytes], str, int]:
     """The cells of the record at `position`, the reason why it is malformed or "", and where the next one starts.
 
-    Stops when there are more than `width` cells: in a file full of stray quotes this bounds the work for each line.
+    Stops when there are more than `form.width` cells: this bounds the work per line in a file full of stray quotes.
     """
     cells: list[bytes] = []
-    while width is None or len(cells) <= width:
-        match = field.match(data, position)
+    while len(cells) <= form.width:
+        match = form.cell.match(data, position)
         if match is None:
             closes = _CLOSED_CELL.match(data, position)
             return cells, "text after a closing quote" if closes else "unclosed quote", position

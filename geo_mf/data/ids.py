@@ -263,8 +263,11 @@ def canonical_ids(values: IdValues, what: str = "ids") -> pa.ChunkedArray:
         raise InvalidInput(f"{what} must not be missing, but position {position} is; drop such rows first")
     try:
         column = column.cast(target)
-    except pa.ArrowInvalid:  # uint64 beyond int64, decimals beyond int64, or text beyond 2 GiB
-        column = column.cast(pa.uint64() if pa.types.is_integer(target) else pa.large_string())
+    except pa.ArrowInvalid:  # integers beyond int64, or text beyond 2 GiB
+        try:
+            column = column.cast(pa.uint64() if pa.types.is_integer(target) else pa.large_string())
+        except pa.ArrowInvalid as error:
+            raise InvalidInput(f"{what} must fit into 64 bits: {error}; convert them to strings") from error
     if _is_string(column.type):
         try:
             column.validate(full=True)

@@ -175,8 +175,8 @@ class Interactions:
     def from_csr(
         cls,
         matrix: Any,
-        user_ids: IdValues | None = None,
-        item_ids: IdValues | None = None,
+        user_ids: IdMap | IdValues | None = None,
+        item_ids: IdMap | IdValues | None = None,
         *,
         allow_negative: bool = False,
     ) -> "Interactions":
@@ -315,7 +315,7 @@ def _nanoseconds(datetimes: np.ndarray | Sequence[int]) -> np.ndarray:
     return times.astype(np.int64)
 
 
-def _axis_ids(name: str, ids: IdValues | None, shape: tuple[int, int], axis: int) -> IdMap:
+def _axis_ids(name: str, ids: IdMap | IdValues | None, shape: tuple[int, int], axis: int) -> IdMap:
     if ids is None:
         return IdMap(np.arange(shape[axis], dtype=np.int64))
     made = ids if isinstance(ids, IdMap) else IdMap(ids)
