@@ -5,7 +5,25 @@ over both. Importing this package loads neither jax nor torch: each name below i
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geo_mf.builder import BuildConfig, build
+    from geo_mf.data.catalog import Catalog
+    from geo_mf.data.ids import IdMap
+    from geo_mf.data.interactions import Interactions
+    from geo_mf.data.read import read_catalog, read_interactions
+    from geo_mf.errors import FitDiverged, GeoMFError, IncompatibleIndex, InvalidInput, MissingExtra, UnknownId
+    from geo_mf.evaluation.run import evaluate
+    from geo_mf.evaluation.split import Split
+    from geo_mf.factorize.estimators import IALS
+    from geo_mf.index.exact import ExactIndex
+    from geo_mf.index.faiss import FaissIndex
+    from geo_mf.recommendations import Recommendations
+    from geo_mf.recommender import Recommender
+    from geo_mf.store import verify
+    from geo_mf.store.binding import load
+    from geo_mf.text.encoder import HashEncoder, SentenceEncoder
 
 __version__ = "0.1.0"
 
@@ -26,17 +44,43 @@ _HOME = {
     "SentenceEncoder": "text.encoder",
     "ExactIndex": "index.exact",
     "FaissIndex": "index.faiss",
-    "Recommendations": "recommender",
+    "Recommendations": "recommendations",
     "Recommender": "recommender",
     "BuildConfig": "builder",
     "build": "builder",
-    "load": "store",
+    "load": "store.binding",
     "verify": "store",
     "Split": "evaluation.split",
     "evaluate": "evaluation.run",
 }
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [
+    "BuildConfig",
+    "Catalog",
+    "ExactIndex",
+    "FaissIndex",
+    "FitDiverged",
+    "GeoMFError",
+    "HashEncoder",
+    "IALS",
+    "IdMap",
+    "IncompatibleIndex",
+    "Interactions",
+    "InvalidInput",
+    "MissingExtra",
+    "Recommendations",
+    "Recommender",
+    "SentenceEncoder",
+    "Split",
+    "UnknownId",
+    "__version__",
+    "build",
+    "evaluate",
+    "load",
+    "read_catalog",
+    "read_interactions",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

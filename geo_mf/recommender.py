@@ -232,7 +232,7 @@ class Recommender:
 
     def __repr__(self) -> str:
         return (
-            f"Recommender({len(self.users):,} users, {len(self.catalog):,} items, {int(self.cold.sum()):,} of them cold; "
+            f"Recommender({len(self.users):,} users, {len(self.catalog):,} items, {int(self.cold.sum()):,} cold; "
             f"{self.item_factors.shape[1]} factors + {self.embeddings.shape[1]} text dimensions)"
         )
 

@@ -1,0 +1,129 @@
+"""A Recommender as the contents of an artefact, and back."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+from geo_mf.data.catalog import Catalog
+from geo_mf.data.ids import IdMap
+from geo_mf.data.interactions import ReadReport
+from geo_mf.errors import IncompatibleIndex
+from geo_mf.factorize.ials import Objective
+from geo_mf.geometry.blend import Blend, Weights
+from geo_mf.index.faiss import FaissIndex
+from geo_mf.recommender import Recommender
+from geo_mf.store.reading import Check, Contents, read_version
+from geo_mf.store.writing import publish
+from geo_mf.text.encoder import TextEncoder, encoder_from_spec
+
+
+def save(rec: Recommender, out: str | Path) -> str:
+    """Publish a recommender as a new version of the index at `out`; errors as in `publish`. Returns the version."""
+    if not isinstance(rec.index, FaissIndex):
+        raise IncompatibleIndex(f"only a FaissIndex can be published, not {type(rec.index).__name__}: build it again")
+    contents: dict[str, np.ndarray | pa.Table | bytes] = {
+        "user_ids": pa.table({"id": rec.users.ids}),
+        "item_ids": pa.table({"id": rec.catalog.items.ids}),
+        "texts": pa.table({"text": pa.array(rec.catalog.texts, pa.large_string())}),
+        "catalog": rec.catalog.table,
+        "user_factors": rec.user_factors,
+        "item_factors": rec.item_factors,
+        "embeddings": rec.embeddings,
+        "prior": rec.coefficients,
+        "history_starts": rec.history.indptr.astype(np.int64),
+        "history_items": rec.history.indices.astype(np.int32),
+        "history_weights": rec.history.data,
+        "index": rec.index.to_bytes(),
+    }
+    return publish(out, contents, _meta(rec))
+
+
+def load(
+    path: str | Path, *, encoder: TextEncoder | None = None, version: str | None = None, check: Check = "auto"
+) -> Recommender:
+    """Open a published index; its arrays are mapped from disk.
+
+    Args:
+        path: the index's folder.
+        encoder: a replacement for the encoder the index names; its fingerprint must be the same.
+        version: such as "v000007"; by default the current one.
+        check: "full", "quick" or "auto", see `read_version`.
+
+    Raises:
+        FileNotFoundError: there is no index here.
+        IncompatibleIndex: a file is damaged (its name is in the message), the format is newer, or the encoder differs.
+    """
+    manifest, contents = read_version(path, version, check)
+    meta: dict[str, Any] = dict(manifest.meta)
+    if meta.get("kind") != "recommender":
+        raise IncompatibleIndex(f"{path} holds {meta.get('kind')!r}, not a recommender: build the index again")
+    if encoder is not None and encoder.fingerprint != meta["encoder"]["fingerprint"]:
+        raise IncompatibleIndex(
+            f"{path} was built by {meta['encoder']['name']} ({meta['encoder']['fingerprint'][:12]}), and "
+            f"{encoder.name} is another encoder ({encoder.fingerprint[:12]}): leave encoder= out, or build it again"
+        )
+    items = IdMap(contents.table("item_ids").column("id"))
+    users = IdMap(contents.table("user_ids").column("id"))
+    factors, embeddings = contents.array("item_factors"), contents.array("embeddings")
+    size, dim = len(items), factors.shape[1] + embeddings.shape[1]
+    return Recommender(
+        users=users,
+        catalog=_catalog(items, contents, meta["catalog"]),
+        history=_history(contents, len(users), size),
+        user_factors=contents.array("user_factors"),
+        item_factors=factors,
+        embeddings=embeddings,
+        coefficients=contents.array("prior"),
+        objective=Objective(**meta["objective"]),
+        blend=_blend(meta["blend"]),
+        encoder=encoder or encoder_from_spec(meta["encoder"]["spec"]),
+        fingerprint=meta["encoder"]["fingerprint"],
+        index=FaissIndex.from_bytes(contents.blob("index"), size=size, dim=dim),
+        card=meta["card"] | {"version": manifest.version, "created": manifest.created.isoformat()},
+    )
+
+
+def _meta(rec: Recommender) -> dict[str, Any]:
+    objective = rec.objective
+    return {
+        "kind": "recommender",
+        "metric": "inner product",
+        "encoder": {
+            "name": rec.encoder.name,
+            "spec": rec.encoder.spec(),
+            "fingerprint": rec.fingerprint,
+            "dim": int(rec.embeddings.shape[1]),
+        },
+        "objective": {
+            "unobserved_weight": objective.unobserved_weight,
+            "regularization": objective.regularization,
+            "nu": objective.nu,
+        },
+        "blend": {
+            "scale": rec.blend.scale,
+            "by_history": [[longest, w.behaviour, w.text] for longest, w in rec.blend.by_history],
+            "with_text": [rec.blend.with_text.behaviour, rec.blend.with_text.text],
+        },
+        "catalog": {"id_column": rec.catalog.id_column, "title_column": rec.catalog.title_column},
+        "card": dict(rec.card),
+    }
+
+
+def _blend(meta: dict[str, Any]) -> Blend:
+    steps = tuple((int(longest), Weights(a, b)) for longest, a, b in meta["by_history"])
+    return Blend(meta["scale"], steps, Weights(*meta["with_text"]))
+
+
+def _catalog(items: IdMap, contents: Contents, meta: dict[str, Any]) -> Catalog:
+    n = len(items)
+    texts = contents.table("texts").column("text").to_pylist()
+    report = ReadReport(read=n, accepted=n, unit="row")
+    return Catalog(items, texts, contents.table("catalog"), meta["id_column"], meta["title_column"], report)
+
+
+def _history(contents: Contents, users: int, items: int) -> sparse.csr_array:
+    parts = (contents.array("history_weights"), contents.array("history_items"), contents.array("history_starts"))
+    return sparse.csr_array(parts, shape=(users, items))
