@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from geo_mf.builder import BuildConfig
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.interactions import Interactions
 from geo_mf.errors import InvalidInput
@@ -22,7 +23,9 @@ from geo_mf.evaluation import metrics
 from geo_mf.evaluation.baselines import ContentKNN, Popularity, Scorer, item_users, touched
 from geo_mf.evaluation.ranking import rank
 from geo_mf.evaluation.report import LEVEL, EvaluationReport, ReportRow
+from geo_mf.evaluation.scorers import RecommenderScorer, of_config, of_recommender
 from geo_mf.evaluation.split import Split
+from geo_mf.recommender import Recommender
 
 __all__ = ["LISTS", "EvaluationReport", "ReportRow", "evaluate", "rank", "scorers_of"]
 
@@ -43,12 +46,14 @@ def evaluate(
 ) -> EvaluationReport:
     """Judge a model on a split, always beside popularity, and beside content kNN when there are embeddings.
 
-    subject: a Scorer or a sequence of them (an empty one: the baselines alone); see `scorers_of`.
+    subject: a Recommender, a BuildConfig, a Scorer or a sequence of them (an empty one: the baselines alone); see
+        `scorers_of`.
     k: where to cut the lists. lists: some of "overall", "warm", "cold".
     candidates: bool [n_items], the items that may be ranked at all; an item that may not is not relevant either.
     exclude: more items to withhold from each user, for example positives that belong to another test set; as
         interactions (ids that the split does not know are ignored) or as a sparse array [users, items] in its rows.
-    embeddings: float32 [n_items, dim], unit rows in the split's item rows, for the content baseline.
+    embeddings: float32 [n_items, dim], unit rows in the split's item rows, for the content baseline; by default those
+        of the first Recommender.
     catalog: the items' texts, for a subject that must first be built on `split.train`.
     seed: of the order of equal scores and of the bootstrap.
 
@@ -57,7 +62,10 @@ def evaluate(
     """
     cuts = sorted({metrics.check_k(cut) for cut in (k if isinstance(k, Sequence) else (k,))})
     masks = _masks(split, cuts, lists, candidates)
-    scorers = _with_baselines(scorers_of(subject, split, catalog), split, embeddings)
+    subjects = scorers_of(subject, split, catalog)
+    if embeddings is None:
+        embeddings = next((one.embeddings for one in subjects if isinstance(one, RecommenderScorer)), None)
+    scorers = _with_baselines(subjects, split, embeddings)
     withheld = _withheld(split, exclude)
     ties = np.random.default_rng(seed).permutation(len(split.items))
     rows: list[ReportRow] = []
@@ -79,16 +87,22 @@ def evaluate(
 def scorers_of(subject: object, split: Split, catalog: Catalog | None = None) -> tuple[Scorer, ...]:
     """The scorers that a subject of `evaluate` stands for, in the rows of the split.
 
-    Raises InvalidInput for anything that is not a Scorer or a sequence of Scorers.
+    A Recommender, and a BuildConfig (built on `split.train` first, with `catalog`), stand for two: the blend and the
+    factors alone. Raises InvalidInput for anything that is neither these, a Scorer, nor a sequence of them.
     """
-    subjects = subject if isinstance(subject, Sequence) else (subject,)
     found: list[Scorer] = []
-    for one in subjects:
-        if not isinstance(one, Scorer):
+    for one in subject if isinstance(subject, Sequence) else (subject,):
+        if isinstance(one, Recommender):
+            found += of_recommender(one, split)
+        elif isinstance(one, BuildConfig):
+            found += of_config(one, split, catalog)
+        elif isinstance(one, Scorer):
+            found.append(one)
+        else:
             raise InvalidInput(
-                f"cannot evaluate a {type(one).__name__}; give a Scorer (name, scores(user_rows)) or a list of them"
+                f"cannot evaluate a {type(one).__name__}; give a Recommender, a BuildConfig, a Scorer (name, "
+                "scores(user_rows)) or a list of them"
             )
-        found.append(one)
     return tuple(found)
 
 
