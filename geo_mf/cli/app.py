@@ -1,0 +1,31 @@
+"""All commands, in the order of --help."""
+
+import typer
+
+from geo_mf.cli.build import build
+from geo_mf.cli.command import Commands, add
+from geo_mf.cli.demo import demo
+from geo_mf.cli.doctor import doctor
+from geo_mf.cli.evaluate import evaluate
+from geo_mf.cli.recommend import recommend
+from geo_mf.cli.similar import similar
+from geo_mf.cli.verify import verify
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    cls=Commands,
+    name="geo-mf",
+    help="Recommend and find content: behaviour and text in one index.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+add(app, demo)
+add(app, build, settings=True)
+add(app, recommend)
+add(app, similar)
+add(app, evaluate, settings=True)
+add(app, verify)
+add(app, doctor)

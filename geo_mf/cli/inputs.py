@@ -1,0 +1,121 @@
+"""The options that say what to read and how to build, shared by `build` and `evaluate`."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from geo_mf.builder import BuildConfig
+    from geo_mf.data.catalog import Catalog
+    from geo_mf.data.interactions import Interactions
+
+__all__ = ["Settings", "Sources"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The two files of the user, and what their columns mean."""
+
+    interactions: Annotated[
+        Path, typer.Option(help="Who touched what: .csv, .tsv, .jsonl (also with .gz) or .parquet.", show_default=False)
+    ]
+    items: Annotated[
+        Path | None, typer.Option(help="The catalogue, one row an item. Without it, items have no text.")
+    ] = None
+    user_col: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id"
+    item_col: Annotated[str, typer.Option(help="Column of item ids, in both files.")] = "item_id"
+    weight_col: Annotated[str | None, typer.Option(help="Column of weights; by default 'weight' if it is there.")] = (
+        None
+    )
+    datetime_col: Annotated[
+        str | None, typer.Option(help="Column of datetimes; by default 'datetime' if it is there.")
+    ] = None
+    min_weight: Annotated[float | None, typer.Option(help="Leave out interactions below this weight.")] = None
+    duplicates: Annotated[
+        Literal["sum", "last", "max"], typer.Option(help="What becomes of a (user, item) pair that occurs again.")
+    ] = "sum"
+    duplicate_items: Annotated[
+        Literal["error", "last", "first"], typer.Option(help="What becomes of an item that is listed again.")
+    ] = "error"
+    max_bad_rows: Annotated[
+        int, typer.Option(min=-1, help="Rows of a file that may be rejected; -1 for any number.")
+    ] = 0
+    text: Annotated[
+        str | None,
+        typer.Option(help="Text of an item: a column, or a template such as '{title}. {genres}'.", show_default=False),
+    ] = None
+    title_col: Annotated[str | None, typer.Option(help="Column of titles; by default title, name or headline.")] = None
+
+    def read_interactions(self) -> "Interactions":
+        """The interactions. Errors as in `geo_mf.data.read.read_interactions`."""
+        from geo_mf.data.read import read_interactions
+
+        return read_interactions(
+            self.interactions,
+            user_col=self.user_col,
+            item_col=self.item_col,
+            weight_col=self.weight_col,
+            datetime_col=self.datetime_col,
+            duplicates=self.duplicates,
+            min_weight=self.min_weight,
+            max_bad_rows=self.max_bad_rows,
+        )
+
+    def read_catalog(self) -> "Catalog | None":
+        """The catalogue, or None without --items. Errors as in `geo_mf.data.read.read_catalog`."""
+        from geo_mf.data.read import read_catalog
+
+        if self.items is None:
+            return None
+        return read_catalog(
+            self.items,
+            item_col=self.item_col,
+            text=self.text,
+            title_col=self.title_col,
+            duplicates=self.duplicate_items,
+            max_bad_rows=self.max_bad_rows,
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of `BuildConfig`, which says what they mean at length."""
+
+    factors: Annotated[int, typer.Option(min=1, max=4096, help="Length of a factor.")] = 128
+    regularization: Annotated[float, typer.Option(help="How strongly factors are pulled to what the text says.")] = (
+        0.005
+    )
+    unobserved_weight: Annotated[float, typer.Option(min=0, help="Weight of a pair nobody was seen to touch.")] = 0.005
+    iterations: Annotated[int, typer.Option(min=1, help="Epochs of the factorization.")] = 10
+    nu: Annotated[float, typer.Option(min=0, max=2, help="Exponent of the frequency-scaled regularisation.")] = 1.0
+    solver: Annotated[Literal["cg", "cholesky"], typer.Option(help="How a row is solved.")] = "cg"
+    cg_steps: Annotated[int, typer.Option(min=1, help="Conjugate gradient steps of a row.")] = 3
+    prior_regularization: Annotated[float, typer.Option(help="Shrinkage of the map from text to factors.")] = 3.0
+    weighting: Annotated[
+        Literal["log", "linear", "uniform"], typer.Option(help="What a weight means: log(1 + w), w, or nothing.")
+    ] = "log"
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder or hub name of a sentence-transformers model, or 'hash'; by default all-MiniLM-L6-v2."
+        ),
+    ] = None
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache/--cache", help="Keep no embeddings and no compiled code on disk.")
+    ] = False
+    no_learn_blend: Annotated[
+        bool,
+        typer.Option("--no-learn-blend/--learn-blend", help="Do not learn how much text counts; saves a second fit."),
+    ] = False
+    threads: Annotated[int, typer.Option(min=0, help="Cores of the factorization, 0 for all.")] = 0
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0
+
+    def config(self) -> "BuildConfig":
+        """The same as a `BuildConfig`. Raises InvalidInput for a setting out of range."""
+        from geo_mf.builder import BuildConfig
+
+        settings = asdict(self)
+        positive = {name: not settings.pop(f"no_{name}") for name in ("cache", "learn_blend")}
+        return BuildConfig.of(**settings, **positive)

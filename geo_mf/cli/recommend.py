@@ -1,0 +1,81 @@
+"""geo-mf recommend: the best items for a reader, for a few clicks, for a sentence, or for any mix of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geo_mf.cli import compiled
+from geo_mf.cli.listing import show
+from geo_mf.cli.output import Output
+
+if TYPE_CHECKING:
+    from geo_mf.data.ids import IdMap
+
+__all__ = ["recommend"]
+
+Index = Annotated[Path, typer.Argument(help="Folder of the index.", show_default=False)]
+Count = Annotated[int, typer.Option("--k", "-k", min=1, help="How many items.")]
+Where = Annotated[
+    str | None, typer.Option(help="Condition on the catalogue's columns, such as 'year >= 1990 and topic == \"film\"'.")
+]
+
+
+def recommend(
+    index: Index,
+    output: Output,
+    user: Annotated[str | None, typer.Option(help="Id of a known user.")] = None,
+    history: Annotated[
+        list[str] | None, typer.Option(help="Ids of items the person liked: a,b,c. Can be given again.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="A sentence that says what is wanted.")] = None,
+    where: Where = None,
+    k: Count = 10,
+    weights: Annotated[
+        str | None, typer.Option(help="How much behaviour and text count, such as 1,0.3; by default learned.")
+    ] = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items of the history in the list.")] = (
+        False
+    ),
+) -> None:
+    """Recommend items to anybody.
+
+    To a known user (--user), to somebody new with a few clicks (--history), for a sentence (--text), or to any mix of
+    these.
+    """
+    shares = None if weights is None else _weights(weights)
+    compiled.keep()
+    from geo_mf.store.binding import load
+
+    rec = load(index)
+    items = rec.catalog.items
+    found = rec.recommend(
+        None if user is None else rec.users.parse(user),
+        history=[one for words in history for one in _ids(words, items)] if history else None,
+        text=text,
+        k=k,
+        where=where,
+        weights=shares,
+        exclude_seen=not include_seen,
+    )
+    if output.json:
+        output.data(found.to_dict() | {"index_version": rec.card["version"]})
+    else:
+        show(found, output)
+
+
+def _weights(text: str) -> tuple[float, float]:
+    try:
+        behaviour, words = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is not two numbers; expected behaviour,text such as 1,0.3", param_hint="--weights"
+        ) from error
+    return behaviour, words
+
+
+def _ids(words: str, items: "IdMap") -> list[Any]:
+    """The ids in "a,b,c"; an id that itself holds a comma is taken whole when the catalogue has it."""
+    if "," not in words or (words := words.strip()) in items:
+        return [items.parse(words)]
+    return [items.parse(word.strip()) for word in words.split(",") if word.strip()]
