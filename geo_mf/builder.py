@@ -25,7 +25,8 @@ from geo_mf.store.binding import save
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
 from geo_mf.text.encoder import HashEncoder, SentenceEncoder, TextEncoder
 
-VALIDATION_USERS = 2000
+VALIDATION_USERS = 10_000
+VALIDATION_SCORES = 2**23
 RECALL_QUERIES = 200
 
 
@@ -228,7 +229,7 @@ def _learn_blend(
     random = np.random.default_rng(config.seed)
     lengths = np.diff(matrix.indptr)
     able = np.flatnonzero(lengths >= 2)
-    if len(able) < blend.MIN_USERS:
+    if not len(able):
         return Blend(1.0).by_history
     users = np.sort(random.choice(able, min(VALIDATION_USERS, len(able)), replace=False))
     entry = matrix.indptr[users] + random.integers(0, lengths[users])
@@ -238,9 +239,14 @@ def _learn_blend(
     train.eliminate_zeros()
     model = _model(config).fit(train, embeddings)
     scale = np.float32(_scale(model, train, embeddings, config))
-    behaviour = model.user_factors[users] @ model.item_factors.T
-    text = scale * (_profiles(train[users], embeddings) @ embeddings.T)
-    return blend.learn_weights(behaviour, text, held_out, train[users].toarray() > 0, lengths[users] - 1)
+    found = []
+    step = max(1, VALIDATION_SCORES // len(embeddings))
+    for start in range(0, len(users), step):
+        chunk = users[start : start + step]
+        behaviour = model.user_factors[chunk] @ model.item_factors.T
+        text = scale * (_profiles(train[chunk], embeddings) @ embeddings.T)
+        found.append(blend.gains(behaviour, text, held_out[start : start + step], train[chunk].toarray() > 0))
+    return blend.choose(np.concatenate(found, axis=1), lengths[users] - 1)
 
 
 def _recall(rec: Recommender, vectors: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from geo_mf.errors import InvalidInput
 SAMPLED_USERS = 256
 TEXT_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2)
 HISTORY_EDGES = (2, 5, 10, 20, 50, 2**31 - 1)
-MIN_USERS = 50
+POOLED_USERS = 200
 
 
 @dataclass(frozen=True)
@@ -95,38 +95,39 @@ def queries(behaviour: np.ndarray, text: np.ndarray, weights: Weights) -> np.nda
     )
 
 
-def learn_weights(
-    behaviour: np.ndarray, text: np.ndarray, held_out: np.ndarray, seen: np.ndarray, lengths: np.ndarray
-) -> tuple[tuple[int, Weights], ...]:
-    """Choose b (with a = 1) for short to long histories: the best mean reciprocal log-rank of an item held out.
+def gains(behaviour: np.ndarray, text: np.ndarray, held_out: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """How well each of TEXT_WEIGHTS ranks an item that was held out of each user's history.
 
     Args:
         behaviour: float32 [users, items], scores of a model that has not seen the held-out items.
         text: float32 [users, items], scaled text scores likewise.
-        held_out: int [users], the item held out of each user's history.
+        held_out: int [users], the item held out.
         seen: bool [users, items], what else the user touched; it is not ranked.
-        lengths: int [users], length of the history that remains.
 
     Returns:
-        `Blend.by_history`: neighbouring lengths with fewer than MIN_USERS users share their weights.
+        float64 [weights, users], 1 / log2(1 + rank): the NDCG of a whole list with one right answer.
     """
-    gains = np.empty((len(TEXT_WEIGHTS), len(lengths)))
-    users = np.arange(len(lengths))
+    found = np.empty((len(TEXT_WEIGHTS), len(held_out)))
+    users = np.arange(len(held_out))
     for j, b in enumerate(TEXT_WEIGHTS):
         scores = behaviour + np.float32(b) * text
         target = scores[users, held_out][:, None]
-        # A tie counts half: a constant score is worth the middle of the list.
         above = np.count_nonzero((scores > target) & ~seen, axis=1)
         tied = np.count_nonzero((scores == target) & ~seen, axis=1) - 1
-        gains[j] = 1 / np.log2(2 + above + 0.5 * np.maximum(tied, 0))
-    learned: list[tuple[int, Weights]] = []
-    group = np.zeros(len(lengths), bool)
+        found[j] = 1 / np.log2(2 + above + 0.5 * tied)  # a tie counts half: a constant is worth the middle of the list
+    return found
+
+
+def choose(found: np.ndarray, lengths: np.ndarray) -> tuple[tuple[int, Weights], ...]:
+    """`Blend.by_history` from `gains` [weights, users] and the lengths [users] of the histories that remained.
+
+    Each group of lengths is pooled with POOLED_USERS users like the average one: few users are noise.
+    """
+    overall = found.mean(axis=1)
+    learned, shortest = [], 0
     for longest in HISTORY_EDGES:
-        group |= lengths <= longest
-        fresh = group & (lengths > (learned[-1][0] if learned else -1))
-        last = longest == HISTORY_EDGES[-1]
-        if np.count_nonzero(fresh) >= MIN_USERS or (last and fresh.any()):
-            chosen = fresh if np.count_nonzero(fresh) >= MIN_USERS else np.ones(len(lengths), bool)
-            best = TEXT_WEIGHTS[int(np.argmax(gains[:, chosen].mean(axis=1)))]
-            learned.append((longest, Weights(1.0, best)))
-    return tuple(learned) or Blend(1.0).by_history
+        group = (lengths >= shortest) & (lengths <= longest)
+        pooled = found[:, group].sum(axis=1) + POOLED_USERS * overall
+        learned.append((longest, Weights(1.0, TEXT_WEIGHTS[int(np.argmax(pooled))])))
+        shortest = longest + 1
+    return tuple(learned)
