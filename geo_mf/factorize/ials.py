@@ -168,10 +168,18 @@ def _exact(x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | No
 
 
 def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
-    """[b, n, n], [b, n] -> [b, n]."""
-    lower = jax.lax.linalg.cholesky(matrix)
-    half = jax.lax.linalg.triangular_solve(lower, right[..., None], left_side=True, lower=True)
-    return jax.lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)[..., 0]
+    """[b, n, n], [b, n] -> [b, n].
+
+    One system at a time: jaxlib 0.10 spreads a batch of them over XLA's threads and waits for it on such a thread, so
+    that two batches at once wait for each other for ever.
+    """
+
+    def solve(system: tuple[jax.Array, jax.Array]) -> jax.Array:
+        lower = jax.lax.linalg.cholesky(system[0])
+        half = jax.lax.linalg.triangular_solve(lower, system[1][:, None], left_side=True, lower=True)
+        return jax.lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)[:, 0]
+
+    return jax.lax.map(solve, (matrix, right))
 
 
 @partial(jax.jit, static_argnames=("start",))
