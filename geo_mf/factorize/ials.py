@@ -27,6 +27,9 @@ Solver = Literal["cg", "cholesky"]
 # result independent of how many cores there are.
 ONE_CORE = {"xla_cpu_multi_thread_eigen": False}
 
+# XLA splits a longer sum among its threads all the same, at places that depend on how many there are.
+SUMMED = 64
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -72,7 +75,7 @@ def rotate(table: jax.Array, basis: jax.Array) -> jax.Array:
 def gram_part(table: jax.Array, start: jax.Array, rows: int) -> jax.Array:
     """Gram matrix [K, K] of `rows` rows of the table."""
     part = jax.lax.dynamic_slice_in_dim(table, start, rows)
-    return jnp.matmul(part.T, part, precision=jax.lax.Precision.HIGHEST)
+    return _outer(part[None], part[None])[0]
 
 
 @partial(jax.jit, static_argnames=("solver", "steps"), compiler_options=ONE_CORE)
@@ -161,10 +164,21 @@ def _exact(x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | No
         start = jnp.zeros_like(diagonal) if pull is None else pull / diagonal
         right = root - jnp.einsum("bnk,bk->bn", y, start)
         return start + jnp.einsum("bnk,bn->bk", scaled, _cholesky_solve(small, right))
-    system = jnp.einsum("bnk,bn,bnj->bkj", x, c, x, precision=jax.lax.Precision.HIGHEST)
-    system = system + diagonal[:, :, None] * jnp.eye(rank, dtype=x.dtype)
+    system = _outer(c[:, :, None] * x, x) + diagonal[:, :, None] * jnp.eye(rank, dtype=x.dtype)
     right = jnp.einsum("bnk,bn->bk", x, c)
     return _cholesky_solve(system, right if pull is None else right + pull)
+
+
+def _outer(a: jax.Array, b: jax.Array) -> jax.Array:
+    """aᵀ b over the second axis, SUMMED rows at a time and in their order. [m, n, K], [m, n, K] -> [m, K, K]."""
+    m, n, rank = a.shape
+    tail = -n % SUMMED
+    parts = [jnp.pad(x, ((0, 0), (0, tail), (0, 0))).reshape(m, -1, SUMMED, rank).swapaxes(0, 1) for x in (a, b)]
+
+    def add(total: jax.Array, part: list[jax.Array]) -> tuple[jax.Array, None]:
+        return total + jnp.einsum("mnk,mnj->mkj", *part, precision=jax.lax.Precision.HIGHEST), None
+
+    return jax.lax.scan(add, jnp.zeros((m, rank, rank), a.dtype), parts)[0]
 
 
 def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
