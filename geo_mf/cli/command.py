@@ -52,13 +52,14 @@ class Commands(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *others: Any, **extra: Any) -> Any:
         """As in typer."""
         try:
-            return super().main(args, *others, **extra | {"standalone_mode": False}) or _leave(0)
+            code = super().main(args, *others, **extra | {"standalone_mode": False})
         except typer.TyperException as error:
             ctx = getattr(error, "ctx", None)
             where = ctx.command_path if ctx is not None else "geo-mf"
             message = " ".join((error.format_message() or "no command was given").split()).rstrip(".")
             typer.echo(f"error: {message}; see {where} --help", err=True)
-            return _leave(error.exit_code)
+            code = error.exit_code
+        raise SystemExit(code or 0)
 
 
 def add(app: typer.Typer, function: Callable[..., None], *, settings: bool = False) -> None:
@@ -117,10 +118,6 @@ def _report(error: BaseException, output: Output) -> int:
         )
     output.note(f"error: {' '.join(message.split())}")
     return code
-
-
-def _leave(code: int) -> None:
-    raise SystemExit(code)
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:

@@ -1,6 +1,7 @@
 """Compiled programs, kept on disk: the second run of a command does not compile again."""
 
 import os
+import warnings
 
 __all__ = ["keep"]
 
@@ -25,6 +26,8 @@ def keep() -> None:
     state = folder.stat()
     if state.st_uid != os.getuid() or state.st_mode & 0o022 or not os.access(folder, os.W_OK | os.X_OK):
         return
+    # A program that cannot be kept costs time and nothing else.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_MOST))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")

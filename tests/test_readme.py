@@ -1,0 +1,79 @@
+"""The README is true: its Python runs, its commands exist, its settings and defaults are those of the code."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import geo_mf
+from geo_mf.builder import BuildConfig
+from geo_mf.cli.app import app
+
+README = Path(geo_mf.__file__).parent.parent / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+MARK = "# runs: "
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+RUNNABLE = [block for block in blocks("python") if block.startswith(MARK)]
+COMMANDS = [
+    line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines() if line.startswith("geo-mf ")
+]
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(RUNNABLE) == len(blocks("python")) >= 2
+    assert len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: block.splitlines()[1][:30])
+def test_python_blocks_run(block: str, tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", block], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.strip()
+
+
+def options_of(command: str) -> set[str]:
+    found = get_command(app).commands[command]  # pyright: ignore[reportAttributeAccessIssue]
+    return {flag for option in found.params for flag in [*option.opts, *option.secondary_opts]} | {"--help"}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_exist_with_their_options(line: str) -> None:
+    _, command, *words = shlex.split(line)
+    used = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
+    assert used - options_of(command) == set()
+
+
+def test_every_command_and_option_named_in_the_text_exists() -> None:
+    known = set(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
+    named = set(re.findall(r"`geo-mf ([a-z-]+)", TEXT))
+    assert named - known == set()
+    every = {flag for command in known for flag in options_of(command)}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT)) - every == set()
+
+
+def test_make_targets_exist() -> None:
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"\bmake ([a-z]+)", TEXT)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", TEXT, re.MULTILINE))
+    assert rows == {name: str(field.default) for name, field in BuildConfig.model_fields.items()}
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert links
+    assert [link for link in links if "://" not in link and not (README.parent / link).exists()] == []
