@@ -1,11 +1,14 @@
 """IALS, as a thin shell with the field's own method names over the mathematics of ials.py and the loop of fit.py."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from geo_mf.errors import InvalidInput, UnknownId
 from geo_mf.factorize import matrices, persistence
@@ -65,27 +68,19 @@ class IALS:
         calculate_training_loss: bool = False,
         random_state: RandomState = None,
     ) -> None:
-        _require(
-            isinstance(factors, (int, np.integer)) and factors >= 1, "factors", factors, "an integer of at least 1"
-        )
-        _require(regularization > 0, "regularization", regularization, "above 0, for example 0.01")
-        _require(unobserved_weight >= 0, "unobserved_weight", unobserved_weight, "at least 0, for example 0.01")
-        _require(iterations >= 0, "iterations", iterations, "at least 0")
-        _require(0 <= nu <= 2, "nu", nu, "between 0 and 2; 1 is usual")
-        _require(solver in ("cg", "cholesky"), "solver", solver, "'cg' or 'cholesky'")
-        _require(cg_steps >= 1, "cg_steps", cg_steps, "at least 1")
-        _require(prior_regularization > 0, "prior_regularization", prior_regularization, "above 0, for example 10")
-        self.factors = int(factors)
-        self.regularization = float(regularization)
-        self.unobserved_weight = float(unobserved_weight)
-        self.iterations = int(iterations)
-        self.nu = float(nu)
+        if solver not in ("cg", "cholesky"):
+            raise InvalidInput(f"solver is {solver!r}; it must be 'cg' or 'cholesky'")
+        self.factors = _whole("factors", factors, 1)
+        self.regularization = _real("regularization", regularization, "above 0, for example 0.01", lambda x: x > 0)
+        self.unobserved_weight = _real("unobserved_weight", unobserved_weight, "at least 0", lambda x: x >= 0)
+        self.iterations = _whole("iterations", iterations, 0)
+        self.nu = _real("nu", nu, "between 0 and 2; 1 is usual", lambda x: 0 <= x <= 2)
         self.solver: Solver = solver
-        self.cg_steps = int(cg_steps)
-        self.prior_regularization = float(prior_regularization)
-        self.num_threads = int(num_threads)
+        self.cg_steps = _whole("cg_steps", cg_steps, 1)
+        self.prior_regularization = _real("prior_regularization", prior_regularization, "above 0", lambda x: x > 0)
+        self.num_threads = _whole("num_threads", num_threads, 0)
         self.calculate_training_loss = bool(calculate_training_loss)
-        self.random_state = random_state
+        self.random_state = _random_state(random_state)
         self._users: np.ndarray | None = None
         self._items: np.ndarray | None = None
         self._fold_in: FoldIn | None = None
@@ -105,6 +100,10 @@ class IALS:
     def item_factors(self) -> np.ndarray:
         """float32 [items, K]. Raises InvalidInput before `fit`."""
         return _fitted(self._items)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return len(self.user_factors), len(self.item_factors)
 
     def fit(
         self,
@@ -127,6 +126,14 @@ class IALS:
             InvalidInput: a weight is negative or not finite, the matrix has no interactions, or the shapes disagree.
             FitDiverged: the factors became infinite or NaN.
         """
+        # Row solves share the cores among themselves (fit.py). BLAS with threads of its own would only be in their way,
+        # and it rounds differently for another number of them.
+        with threadpool_limits(1, "blas"):
+            return self._fit(user_items, item_features, show_progress, callback)
+
+    def _fit(
+        self, user_items: Any, item_features: np.ndarray | None, show_progress: bool, callback: Callback | None
+    ) -> "IALS":
         matrix = matrices.check(user_items)
         shape = matrices.shape(matrix)
         if matrix.nnz == 0:
@@ -185,7 +192,7 @@ class IALS:
         userids, single = _ids(userid)
         history = None
         if user_items is not None:
-            history = matrices.check_history(user_items, len(userids), self.item_factors.shape[0])
+            history = matrices.check_history(user_items, len(userids), self._shape)
         elif filter_already_liked_items or recalculate_user:
             raise InvalidInput(
                 "user_items is needed to leave out liked items or to recalculate the user: pass user_items[userid], "
@@ -230,7 +237,7 @@ class IALS:
     def recalculate_user(self, userid: int | Sequence[int] | np.ndarray, user_items: Any) -> np.ndarray:
         """Factors from histories alone, by the exact row solve: [K] for one row of user_items, [n, K] for n."""
         userids, single = _ids(userid)
-        folded = self._recalculate(matrices.check_history(user_items, len(userids), len(self.item_factors)))
+        folded = self._recalculate(matrices.check_history(user_items, len(userids), self._shape))
         return folded[0] if single else folded
 
     def item_prior(self, item_features: np.ndarray) -> np.ndarray:
@@ -240,7 +247,7 @@ class IALS:
         return apply_prior(self.prior_coefficients, np.atleast_2d(np.asarray(item_features, np.float32)))
 
     def save(self, path: str | Path) -> None:
-        """Write settings and factors to one safetensors file."""
+        """Write settings and factors to one safetensors file. A random_state that is no integer is not kept."""
         persistence.save(path, type(self).__name__, self._settings(), self._arrays())
 
     @classmethod
@@ -253,8 +260,7 @@ class IALS:
         """
         settings, arrays = persistence.load(path, cls.__name__)
         model = cls(**settings)
-        if "user_factors" in arrays:
-            model._set(arrays["user_factors"], arrays["item_factors"], arrays.get("prior_coefficients"))
+        model._set(arrays["user_factors"], arrays["item_factors"], arrays.get("prior_coefficients"))
         return model
 
     def _settings(self) -> dict[str, Any]:
@@ -269,7 +275,7 @@ class IALS:
             "prior_regularization": self.prior_regularization,
             "num_threads": self.num_threads,
             "calculate_training_loss": self.calculate_training_loss,
-            "random_state": self.random_state if isinstance(self.random_state, int) else None,
+            "random_state": int(self.random_state) if isinstance(self.random_state, Integral) else None,
         }
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -301,8 +307,8 @@ class IALS:
         seen: list[np.ndarray] | None,
         single: bool,
     ) -> Ranked:
-        _require(isinstance(N, (int, np.integer)) and N >= 1, "N", N, "an integer of at least 1")
-        hits = ExactIndex(vectors).search(queries, int(N), allowed, seen)
+        # No list is longer than the rows there are, whatever N is: the search sets N places aside for each query.
+        hits = ExactIndex(vectors).search(queries, min(_whole("N", N, 1), len(vectors)), allowed, seen)
         ids = [rows[:n] for rows, n in zip(hits.rows, hits.counts, strict=True)]
         scores = [row[:n] for row, n in zip(hits.scores, hits.counts, strict=True)]
         if single:
@@ -312,9 +318,27 @@ class IALS:
         return ids, scores
 
 
-def _require(holds: bool, name: str, found: object, expected: str) -> None:
-    if not holds:
-        raise InvalidInput(f"{name} is {found!r}; it must be {expected}")
+def _whole(name: str, found: Any, least: int) -> int:
+    if not isinstance(found, Integral) or isinstance(found, bool) or found < least:
+        raise InvalidInput(f"{name} is {found!r}; it must be a whole number of at least {least}")
+    return int(found)
+
+
+def _real(name: str, found: Any, expected: str, holds: Callable[[float], bool]) -> float:
+    number = float(found) if isinstance(found, Real) and not isinstance(found, bool) else math.nan
+    if not math.isfinite(number) or not holds(number):
+        raise InvalidInput(f"{name} is {found!r}; it must be a finite number {expected}")
+    return number
+
+
+def _random_state(found: Any) -> RandomState:
+    if found is None or isinstance(found, (np.random.Generator, np.random.RandomState)):
+        return found
+    if not isinstance(found, Integral) or isinstance(found, bool) or found < 0:
+        raise InvalidInput(
+            f"random_state is {found!r}; it must be an integer of at least 0, a numpy Generator or RandomState, or None"
+        )
+    return int(found)
 
 
 def _fitted(factors: np.ndarray | None) -> np.ndarray:

@@ -54,9 +54,10 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndar
             f"{path} holds {header.get('kind')!r}, format {header.get('format')!r}; "
             f"expected {kind!r}, format {FORMAT!r}"
         )
-    if header.get("sha256") != _checksum(kind, header["settings"], arrays):
+    settings = header.get("settings", "")
+    if header.get("sha256") != _checksum(kind, settings, arrays):
         raise IncompatibleIndex(f"{path} is damaged: its checksum does not match its content; save the model again")
-    return json.loads(header["settings"]), arrays
+    return json.loads(settings), arrays
 
 
 def _checksum(kind: str, settings: str, arrays: dict[str, np.ndarray]) -> str:

@@ -20,7 +20,6 @@ class RidgePrior:
     """A ridge regression whose features and weights are fixed, so that a refit is one triangular solve.
 
     Attributes:
-        features: float32 [items, dim]; a zero row means that the item has no features.
         known: bool [items], items that have features.
         design: float32 [items, dim + 1], features and the constant; zero rows where not known.
         weighted: float32 [items, dim + 1], the design times the items' weights.
