@@ -33,7 +33,7 @@ def doctor(output: Output) -> None:
         "python": sys.version.split()[0],
         "versions": {name: _version(name) for name in _PACKAGES},
         "cores": len(os.sched_getaffinity(0)),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
         "offline": _switched_on("HF_HUB_OFFLINE") or _switched_on("TRANSFORMERS_OFFLINE"),
         "devices": _devices(),
         "encoder": _encoder(),
