@@ -204,7 +204,7 @@ def _loss(
     prior: RidgePrior | None,
     settings: Settings,
 ) -> float:
-    """The whole objective (see ials.py): observed entries summed by float32 chunks, everything else in float64."""
+    """The whole objective (see ials.py) and the prior's own penalty: observed entries in float32, the rest in float64."""
     rows = np.repeat(users.histories.position, np.diff(user_items.indptr)).astype(np.int32)
     columns = items.histories.position[user_items.indices].astype(np.int32)
     padding = -len(rows) % LOSS_CHUNK
@@ -219,5 +219,7 @@ def _loss(
     total += float(np.asarray(users.ridge, np.float64) @ np.sum(wide_w**2, axis=1))
     if prior is not None:
         item_rows = items.histories.from_table(np.asarray(h))
-        wide_h = wide_h - items.histories.to_table(prior.predict(prior.fit(item_rows)))
+        coefficients = prior.fit(item_rows)
+        wide_h = wide_h - items.histories.to_table(prior.predict(coefficients))
+        total += settings.objective.regularization * prior.penalty(coefficients)
     return total + float(np.asarray(items.ridge, np.float64) @ np.sum(wide_h**2, axis=1))

@@ -2,9 +2,9 @@
 
     B = argmin sum_i r_i |h_i - B [g_i; 1]|^2 + alpha rbar |B|^2
 
-over the items that have both features g_i and interactions; the constant is not shrunk. It is the part of the
-factorization's objective (factorize/ials.py) that depends on B, so alternating it with the half-epochs descends the
-whole objective.
+over the items that have both features g_i and interactions; the constant is not shrunk. The first sum is the part of
+the factorization's objective (factorize/ials.py) that depends on B. Alternating this regression with the half-epochs
+therefore descends that objective plus the shrinkage, as long as every item with features has interactions.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,14 @@ class RidgePrior:
         known: bool [items], items that have features.
         design: float32 [items, dim + 1], features and the constant; zero rows where not known.
         weighted: float32 [items, dim + 1], the design times the items' weights.
+        shrinkage: float64 [dim + 1], alpha rbar, and next to nothing for the constant.
         factor: Cholesky factor of the normal matrix, float64 [dim + 1, dim + 1].
     """
 
     known: np.ndarray
     design: np.ndarray
     weighted: np.ndarray
+    shrinkage: np.ndarray
     factor: np.ndarray
 
     @classmethod
@@ -41,7 +43,7 @@ class RidgePrior:
             alpha: strength of the shrinkage, in units of one average item.
 
         Raises:
-            InvalidInput: shapes disagree, a value is not finite, or alpha is not positive.
+            InvalidInput: shapes disagree, a value is not finite, alpha is not positive, or too small for these features.
         """
         features = np.asarray(features, np.float32)
         weights = np.asarray(weights, np.float64)
@@ -60,21 +62,42 @@ class RidgePrior:
         design[~known] = 0
         weights = weights * known
         weighted = (design * weights[:, None]).astype(np.float32)
-        normal = (weighted.T @ design).astype(np.float64)
+        normal = _normal(design, weights)
         mean_weight = weights.sum() / max(1, np.count_nonzero(weights))
         shrink = np.full(len(normal), alpha * max(mean_weight, 1e-12))
         # The constant is not shrunk; a trace of it keeps the system definite when no item can be learned from.
         shrink[-1] *= 1e-6
-        return cls(known, design, weighted, linalg.cholesky(normal + np.diag(shrink), lower=True))
+        try:
+            factor = linalg.cholesky(normal + np.diag(shrink), lower=True)
+        except linalg.LinAlgError as error:
+            raise InvalidInput(
+                f"prior regularization {alpha} is too small for these item features, which depend on each other or are "
+                "of very different sizes: raise it, or bring each feature to unit variance"
+            ) from error
+        return cls(known, design, weighted, shrink, factor)
 
     def fit(self, factors: np.ndarray) -> np.ndarray:
         """Coefficients float32 [dim + 1, K] for item factors [items, K]."""
         right = (self.weighted.T @ factors).astype(np.float64)
         return linalg.cho_solve((self.factor, True), right).astype(np.float32)
 
+    def penalty(self, coefficients: np.ndarray) -> float:
+        """alpha rbar |B|^2, for coefficients [dim + 1, K]."""
+        return float(self.shrinkage @ np.sum(coefficients.astype(np.float64) ** 2, axis=1))
+
     def predict(self, coefficients: np.ndarray) -> np.ndarray:
         """The prior of every item, float32 [items, K]; zero for an item without features."""
         return self.design @ coefficients
+
+
+def _normal(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """sum_i r_i g_i g_iᵀ in float64: in float32 a large feature would drown the shrinkage of the others."""
+    step = 65536  # float64 copies are made of this many rows at a time
+    total = np.zeros((design.shape[1],) * 2)
+    for start in range(0, len(design), step):
+        wide = design[start : start + step].astype(np.float64)
+        total += (wide * weights[start : start + step, None]).T @ wide
+    return total
 
 
 def apply(coefficients: np.ndarray, features: np.ndarray) -> np.ndarray:
