@@ -204,7 +204,7 @@ def _loss(
     prior: RidgePrior | None,
     settings: Settings,
 ) -> float:
-    """The whole objective (see ials.py) and the prior's own penalty: observed entries in float32, the rest in float64."""
+    """The whole objective (see ials.py) and the prior's penalty: observed entries in float32, the rest in float64."""
     rows = np.repeat(users.histories.position, np.diff(user_items.indptr)).astype(np.int32)
     columns = items.histories.position[user_items.indices].astype(np.int32)
     padding = -len(rows) % LOSS_CHUNK

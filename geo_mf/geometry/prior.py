@@ -43,7 +43,7 @@ class RidgePrior:
             alpha: strength of the shrinkage, in units of one average item.
 
         Raises:
-            InvalidInput: shapes disagree, a value is not finite, alpha is not positive, or too small for these features.
+            InvalidInput: shapes disagree, a value is not finite, or alpha is not positive or too small.
         """
         features = np.asarray(features, np.float32)
         weights = np.asarray(weights, np.float64)
