@@ -123,12 +123,12 @@ def _draw(
     groups = colours.groups if colours is not None else ()
     words: list[Annotation] = []
     if colours is not None and colours.numbers is not None:
-        dots = axes.scatter(*points.T, s=size, c=colours.numbers, cmap=SCALE, linewidths=0)
+        dots = axes.scatter(*points[plane.drawn].T, s=size, c=colours.numbers[plane.drawn], cmap=SCALE, linewidths=0)
         bar = figure.colorbar(dots, ax=axes, shrink=0.8, pad=0.02)
         bar.set_label(colours.name, fontsize=NORMAL, parse_math=False)
         bar.ax.tick_params(labelsize=SMALL)
     else:
-        rest = ~np.any([g.members for g in groups], axis=0) if groups else np.ones(len(points), bool)
+        rest = plane.drawn & ~np.any([g.members for g in groups], axis=0) if groups else plane.drawn
         axes.scatter(*points[rest].T, s=0.5 * size, c=GREY if colours is not None else COLOURS[1], linewidths=0)
     middle = np.nanmedian(points, axis=0)
     for group in groups:
