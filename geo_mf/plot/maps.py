@@ -120,6 +120,8 @@ def _draw(
     """Draw the items; returns the names, which `settle` then moves apart."""
     points = plane.points
     size = float(np.clip(12_000 / len(points), 4, 46))
+    # Among thousands of grey dots a few coloured ones must not drown, nor their colour in a white rim.
+    strong, rim = max(size, 14.0), 0.6 if size > 20 else 0.2
     groups = colours.groups if colours is not None else ()
     words: list[Annotation] = []
     if colours is not None and colours.numbers is not None:
@@ -133,7 +135,8 @@ def _draw(
     middle = np.nanmedian(points, axis=0)
     for group in groups:
         mine = points[group.members & plane.drawn]
-        axes.scatter(*mine.T, s=size, c=group.colour, marker=group.marker, linewidths=0.6, edgecolors="white", zorder=3)
+        style = {"c": group.colour, "marker": group.marker, "edgecolors": "white", "linewidths": rim}
+        axes.scatter(*mine.T, s=strong, zorder=3, **style)
         if len(mine) >= MIN_MEMBERS:
             words.append(_ellipse(axes, group, mine, middle))
         elif len(mine):
