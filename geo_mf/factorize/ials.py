@@ -110,7 +110,7 @@ def solve_rows(
         number, column, weight, length = part
         first = start + number * rows
         x = half.fixed.at[column].get(mode="promise_in_bounds")
-        c = jnp.where(jnp.arange(width, dtype=jnp.int32) < length[:, None], weight, jnp.float32(0))
+        c = jnp.where(jnp.arange(width, dtype=jnp.int32)[None] < length[:, None], weight, jnp.float32(0))
         ridge = jax.lax.dynamic_slice_in_dim(half.ridge, first, rows)[:, None]
         diagonal = half.spectrum[None, :] + ridge
         pull = None
@@ -161,11 +161,11 @@ def _exact(x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | No
         y = root[:, :, None] * x
         scaled = y / diagonal[:, None, :]
         small = jnp.einsum("bnk,bmk->bnm", y, scaled, precision=jax.lax.Precision.HIGHEST)
-        small = small + jnp.eye(n, dtype=x.dtype)
+        small = small + jnp.eye(n, dtype=x.dtype)[None]
         start = jnp.zeros_like(diagonal) if pull is None else pull / diagonal
         right = root - jnp.einsum("bnk,bk->bn", y, start)
         return start + jnp.einsum("bnk,bn->bk", scaled, _cholesky_solve(small, right))
-    system = _outer(c[:, :, None] * x, x) + diagonal[:, :, None] * jnp.eye(rank, dtype=x.dtype)
+    system = _outer(c[:, :, None] * x, x) + diagonal[:, :, None] * jnp.eye(rank, dtype=x.dtype)[None]
     right = jnp.einsum("bnk,bn->bk", x, c)
     return _cholesky_solve(system, right if pull is None else right + pull)
 
