@@ -454,8 +454,9 @@ def test_a_closed_pipe_is_quiet(index: Path) -> None:
 
 
 def test_no_room_for_the_answer(index: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*PROGRAM, "verify", str(index)], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([*PROGRAM, "verify", str(index)], stdout=full, stderr=subprocess.PIPE, text=True, env=env)
     assert done.returncode == 74
     assert done.stderr.startswith("error: ")
 

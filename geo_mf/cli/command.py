@@ -9,6 +9,8 @@ import copy
 import difflib
 import errno
 import inspect
+import os
+import sys
 import tomllib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -111,6 +113,7 @@ def _report(error: BaseException, output: Output) -> int:
         place = f"{error.filename}: " if error.filename is not None else ""
         remedy = _REMEDIES.get(error.errno or 0, "")
         message = f"{place}{error.strerror or error}" + (f"; {remedy}" if remedy else "")
+        _forget_unwritten()
     else:
         code = 70
         message = (
@@ -118,6 +121,16 @@ def _report(error: BaseException, output: Output) -> int:
         )
     output.note(f"error: {' '.join(message.split())}")
     return code
+
+
+def _forget_unwritten() -> None:
+    """Drop an answer that cannot be written: Python would try again when it ends, and change the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
