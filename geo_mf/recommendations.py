@@ -65,7 +65,7 @@ class Recommendation:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recommendations:
     """Items, best first. Prints as a table, also in a notebook.
 
@@ -138,6 +138,9 @@ class Recommendations:
             for line in lines
         ]
         return "\n".join(text + ([self.reason] if self.reason else []))
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in ("", "item", "title", "score", "behaviour", "text", "because"))

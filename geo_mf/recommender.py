@@ -159,6 +159,7 @@ class Recommender:
             item: the item's id.
             k: how many.
             space: cosine of "factors" (touched by the same people), of "text" (worded alike), or their mean ("blend").
+                The mean factor of touched items is taken off first: it says how popular items are, not what they are.
             where: as in `recommend`.
 
         Raises:
@@ -171,7 +172,10 @@ class Recommender:
             raise InvalidInput(f"space is {space!r}; expected one of {', '.join(shares)}")
         row = self.catalog.items.row(item)
         a, b = shares[space]
-        behaviour = a * _cosines(self.item_factors, self._factor_norms, row)
+        direction = self.item_factors[row] - self._mean_factor
+        along = self.item_factors @ direction - self._mean_factor @ direction
+        lengths = self._factor_norms * self._factor_norms[row]
+        behaviour = a * np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 1e-12)
         text = b * (self.embeddings @ self.embeddings[row])
         score = behaviour + text
         allowed = self.catalog.mask(where)
@@ -204,7 +208,7 @@ class Recommender:
 
     def queries(self, user_rows: np.ndarray) -> np.ndarray:
         """Query vectors float32 [n, K + dim] of known users by row, from their stored factors and profiles."""
-        profiles = (self.history[user_rows] @ self.embeddings) * self._profile_scale[user_rows, None]
+        profiles = blend.profiles(self.history[user_rows], self.embeddings)
         weights = self._user_weights[user_rows]
         return np.concatenate(
             [weights[:, :1] * self.user_factors[user_rows], weights[:, 1:] * profiles], axis=1
@@ -217,8 +221,8 @@ class Recommender:
 
     @cached_property
     def fold_in(self) -> FoldIn:
-        """Row solves against the item factors."""
-        return FoldIn.of(self.item_factors, self.objective)
+        """Row solves against the item factors, as in the fit: there, an item that nobody touched is next to nothing."""
+        return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.catalog))
 
     @cached_property
     def cold(self) -> np.ndarray:
@@ -237,8 +241,14 @@ class Recommender:
         )
 
     @cached_property
+    def _mean_factor(self) -> np.ndarray:
+        """float32 [K], of the items that somebody touched."""
+        return self.item_factors[~self.cold].mean(axis=0)
+
+    @cached_property
     def _factor_norms(self) -> np.ndarray:
-        return np.linalg.norm(self.item_factors, axis=1)
+        """float32 [items], lengths of the item factors without their mean."""
+        return np.linalg.norm(self.item_factors - self._mean_factor, axis=1)
 
     @cached_property
     def _profile_scale(self) -> np.ndarray:
@@ -334,11 +344,6 @@ def _shortage(k: int, hits: Hits, where: str | None, seen: int) -> str:
     limits = [f"where {where!r}"] if where is not None else []
     limits += [f"the {seen} already seen left out"] if seen else []
     return f"{found} of {k}: no other item is allowed" + (f" ({', '.join(limits)})" if limits else "")
-
-
-def _cosines(factors: np.ndarray, norms: np.ndarray, row: int) -> np.ndarray:
-    scale = norms * norms[row]
-    return np.divide(factors @ factors[row], scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

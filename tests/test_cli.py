@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from geo_mf.builder import BuildConfig
+from geo_mf.builder.config import BuildConfig
 from geo_mf.cli.app import app
 from geo_mf.cli.inputs import Settings
 from geo_mf.cli.output import printable

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 import geo_mf
-from geo_mf.builder import BuildConfig
+from geo_mf.builder.config import BuildConfig
 from geo_mf.cli.app import app
 
 README = Path(geo_mf.__file__).parent.parent / "README.md"

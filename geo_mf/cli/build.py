@@ -12,7 +12,7 @@ from geo_mf.cli.output import Output
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from geo_mf.builder import BuildConfig
+    from geo_mf.builder.config import BuildConfig
     from geo_mf.data.catalog import Catalog
     from geo_mf.data.interactions import Interactions
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from geo_mf.builder import BuildConfig
+    from geo_mf.builder.config import BuildConfig
     from geo_mf.data.catalog import Catalog
     from geo_mf.data.interactions import Interactions
 
@@ -114,7 +114,7 @@ class Settings:
 
     def config(self) -> "BuildConfig":
         """The same as a `BuildConfig`. Raises InvalidInput for a setting out of range."""
-        from geo_mf.builder import BuildConfig
+        from geo_mf.builder.config import BuildConfig
 
         settings = asdict(self)
         positive = {name: not settings.pop(f"no_{name}") for name in ("cache", "learn_blend")}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from geo_mf.builder import BuildConfig
+from geo_mf.builder.config import BuildConfig
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.interactions import Interactions
 from geo_mf.errors import InvalidInput

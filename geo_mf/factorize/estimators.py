@@ -1,6 +1,7 @@
 """IALS, as a thin shell with the field's own method names over the mathematics of ials.py and the loop of fit.py."""
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -22,6 +23,9 @@ from geo_mf.index.exact import ExactIndex
 Ranked = tuple[np.ndarray, np.ndarray] | tuple[list[np.ndarray], list[np.ndarray]]
 """Ids (int32) and scores (float32). One row in: 1-D arrays. Many rows in: 2-D arrays, or lists of 1-D arrays when some
 rows have fewer results than others: a missing result is never padded."""
+
+_ONE_FIT = threading.RLock()
+"""Fits of one process take turns: each uses all cores, and the number of BLAS's threads belongs to the process."""
 
 RandomState = int | np.random.Generator | np.random.RandomState | None
 
@@ -128,7 +132,7 @@ class IALS:
         """
         # Row solves share the cores among themselves (fit.py). BLAS with threads of its own would only be in their way,
         # and it rounds differently for another number of them.
-        with threadpool_limits(1, "blas"):
+        with _ONE_FIT, threadpool_limits(1, "blas"):
             return self._fit(user_items, item_features, show_progress, callback)
 
     def _fit(

@@ -28,15 +28,15 @@ class FoldIn:
     objective: Objective
 
     @classmethod
-    def of(cls, factors: np.ndarray, objective: Objective) -> "FoldIn":
-        """Prepare for the fixed factors [n, K]."""
+    def of(cls, factors: np.ndarray, objective: Objective, size: int | None = None) -> "FoldIn":
+        """Prepare for the fixed factors [n, K]; `size` if that side has more rows, which weigh next to nothing."""
         step = 65536  # float64 copies are made of this many rows at a time
         gram = np.zeros((factors.shape[1],) * 2)
         for start in range(0, len(factors), step):
             wide = factors[start : start + step].astype(np.float64)
             gram += wide.T @ wide
         eigenvalues, basis = np.linalg.eigh(gram)
-        return cls(basis, objective.unobserved_weight * np.maximum(eigenvalues, 0), len(factors), objective)
+        return cls(basis, objective.unobserved_weight * np.maximum(eigenvalues, 0), size or len(factors), objective)
 
     def solve(self, history: np.ndarray, weights: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
         """The factor of one row.

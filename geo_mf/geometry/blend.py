@@ -8,13 +8,15 @@ two parts comparable: with a = b, both spread a user's items equally far apart.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from geo_mf.errors import InvalidInput
 
 SAMPLED_USERS = 256
 TEXT_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2)
 HISTORY_EDGES = (2, 5, 10, 20, 50, 2**31 - 1)
-POOLED_USERS = 200
+POOLED_USERS = 1000
+COLD_SCALES = (0.5, 0.7, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,14 @@ class Blend:
         scale: s, the factor on every text embedding in the index.
         by_history: pairs (longest history, weights), in rising order; the last one holds for all longer histories.
         with_text: weights when the caller typed a text.
+        cold_scale: factor on the prior of an item that nobody has touched. A regression shrinks what it predicts, so
+            unscaled priors would stand below every factor that behaviour gave.
     """
 
     scale: float
     by_history: tuple[tuple[int, Weights], ...] = ((2**31 - 1, Weights(1.0, 0.5)),)
     with_text: Weights = Weights(0.5, 1.0)
+    cold_scale: float = 1.0
 
     def weights(self, history: int, typed: bool) -> Weights:
         """The default weights for a query with `history` items and, perhaps, a typed text."""
@@ -83,6 +88,13 @@ def text_scale(
     return float(behaviour / text) if behaviour > 0 and text > 0 else 1.0
 
 
+def profiles(matrix: sparse.csr_array, embeddings: np.ndarray) -> np.ndarray:
+    """Histories (CSR [users, items]) as text queries: the unit weighted mean of their embeddings, or zero."""
+    sums = matrix @ embeddings
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 1e-12)
+
+
 def vectors(item_factors: np.ndarray, embeddings: np.ndarray, scale: float) -> np.ndarray:
     """The indexed rows, float32 [items, K + dim]."""
     return np.concatenate([item_factors, np.float32(scale) * embeddings], axis=1).astype(np.float32, copy=False)
@@ -95,31 +107,25 @@ def queries(behaviour: np.ndarray, text: np.ndarray, weights: Weights) -> np.nda
     )
 
 
-def gains(behaviour: np.ndarray, text: np.ndarray, held_out: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """How well each of TEXT_WEIGHTS ranks an item that was held out of each user's history.
+def gains(scores: np.ndarray, held_out: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """How well scores rank an item that was held out of each user's history.
 
     Args:
-        behaviour: float32 [users, items], scores of a model that has not seen the held-out items.
-        text: float32 [users, items], scaled text scores likewise.
+        scores: float32 [users, items], by a model that has not seen the held-out items.
         held_out: int [users], the item held out.
-        seen: bool [users, items], what else the user touched; it is not ranked.
+        hidden: bool [users, items], what is not ranked: the rest of the history. The held-out item always is.
 
     Returns:
-        float64 [weights, users], 1 / log2(1 + rank): the NDCG of a whole list with one right answer.
+        float64 [users], 1 / log2(1 + rank): the NDCG of a whole list with one right answer.
     """
-    found = np.empty((len(TEXT_WEIGHTS), len(held_out)))
-    users = np.arange(len(held_out))
-    for j, b in enumerate(TEXT_WEIGHTS):
-        scores = behaviour + np.float32(b) * text
-        target = scores[users, held_out][:, None]
-        above = np.count_nonzero((scores > target) & ~seen, axis=1)
-        tied = np.count_nonzero((scores == target) & ~seen, axis=1) - 1
-        found[j] = 1 / np.log2(2 + above + 0.5 * tied)  # a tie counts half: a constant is worth the middle of the list
-    return found
+    target = scores[np.arange(len(held_out)), held_out][:, None]
+    above = np.count_nonzero((scores > target) & ~hidden, axis=1)
+    tied = np.count_nonzero((scores == target) & ~hidden, axis=1) - ~hidden[np.arange(len(held_out)), held_out]
+    return 1 / np.log2(2 + above + 0.5 * tied)  # a tie counts half: a constant is worth the middle of the list
 
 
 def choose(found: np.ndarray, lengths: np.ndarray) -> tuple[tuple[int, Weights], ...]:
-    """`Blend.by_history` from `gains` [weights, users] and the lengths [users] of the histories that remained.
+    """`Blend.by_history` from the gains of TEXT_WEIGHTS [weights, users] and the lengths [users] of the histories.
 
     Each group of lengths is pooled with POOLED_USERS users like the average one: few users are noise.
     """

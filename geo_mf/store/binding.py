@@ -106,6 +106,7 @@ def _meta(rec: Recommender) -> dict[str, Any]:
             "scale": rec.blend.scale,
             "by_history": [[longest, w.behaviour, w.text] for longest, w in rec.blend.by_history],
             "with_text": [rec.blend.with_text.behaviour, rec.blend.with_text.text],
+            "cold_scale": rec.blend.cold_scale,
         },
         "catalog": {"id_column": rec.catalog.id_column, "title_column": rec.catalog.title_column},
         "card": dict(rec.card),
@@ -114,7 +115,7 @@ def _meta(rec: Recommender) -> dict[str, Any]:
 
 def _blend(meta: dict[str, Any]) -> Blend:
     steps = tuple((int(longest), Weights(a, b)) for longest, a, b in meta["by_history"])
-    return Blend(meta["scale"], steps, Weights(*meta["with_text"]))
+    return Blend(meta["scale"], steps, Weights(*meta["with_text"]), meta["cold_scale"])
 
 
 def _catalog(items: IdMap, contents: Contents, meta: dict[str, Any]) -> Catalog:

@@ -1,0 +1,90 @@
+"""Seconds per epoch of IALS beside implicit's ALS (CG, 3 steps), in one process, the two in turn.
+
+    python benchmarks/als_speed.py [--data power-law|gowalla] [--factors 64 128 256] [--rounds 3] [--epochs 4]
+
+Power-law data: log-normal user activity, Zipf-like items, generated from a seed (10M interactions, 138k users, 27k
+items by default). Both use the same cores; BLAS is held to one thread, as implicit asks for. The first epoch of each
+fit, which compiles or warms up, is left out. Needs the [bench] extra.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+import time
+
+import datasets
+import implicit
+import numpy as np
+from scipy import sparse
+
+import geo_mf as gm
+
+
+def power_law(interactions: int, seed: int = 0) -> sparse.csr_array:
+    """Distinct (user, item) pairs; users and items grow with the number of interactions."""
+    users, items = int(138_000 * interactions / 1e7), 27_000
+    random = np.random.default_rng(seed)
+    activity = random.lognormal(0, 1.1, users)
+    counts = np.maximum(1, random.multinomial(int(interactions * 1.25), activity / activity.sum()))
+    popularity = 1 / (np.arange(items) + 30) ** 0.9
+    chosen = random.choice(items, size=counts.sum(), p=popularity / popularity.sum())
+    pairs = np.unique(np.repeat(np.arange(users), counts) * items + random.permutation(items)[chosen])
+    if len(pairs) > interactions:
+        pairs = np.sort(random.choice(pairs, interactions, replace=False))
+    ones = np.ones(len(pairs), np.float32)
+    return sparse.csr_array((ones, (pairs // items, pairs % items)), shape=(users, items))
+
+
+def gowalla() -> sparse.csr_array:
+    return sparse.csr_array(sparse.load_npz(datasets.folder("gowalla") / "train.npz")).astype(np.float32)
+
+
+def ours(matrix: sparse.csr_array, factors: int, epochs: int) -> tuple[list[float], float]:
+    seconds: list[float] = []
+    began = time.perf_counter()
+    model = gm.IALS(factors, 0.005, 0.01, epochs, random_state=0)
+    model.fit(matrix, callback=lambda epoch, elapsed, loss: seconds.append(elapsed))
+    return seconds, time.perf_counter() - began
+
+
+def theirs(matrix: sparse.csr_array, factors: int, epochs: int) -> tuple[list[float], float]:
+    seconds: list[float] = []
+    began = time.perf_counter()
+    model = implicit.als.AlternatingLeastSquares(
+        factors, regularization=0.01, iterations=epochs, random_state=0, num_threads=len(os.sched_getaffinity(0))
+    )
+    csr = sparse.csr_matrix(matrix)
+    model.fit(csr, show_progress=False, callback=lambda epoch, elapsed, *loss: seconds.append(elapsed))
+    return seconds, time.perf_counter() - began
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--data", choices=("power-law", "gowalla"), default="power-law")
+    arguments.add_argument("--interactions", type=float, default=1e7)
+    arguments.add_argument("--factors", type=int, nargs="+", default=[64, 128, 256])
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--epochs", type=int, default=4)
+    chosen = arguments.parse_args()
+    matrix = gowalla() if chosen.data == "gowalla" else power_law(int(chosen.interactions))
+    print(datasets.machine())
+    print(f"{chosen.data}: {matrix.shape[0]:,} users, {matrix.shape[1]:,} items, {matrix.nnz:,} interactions")
+    print("factors  geo_mf  implicit  ratio   (seconds per epoch, medians)   first epoch of geo_mf")
+    for factors in chosen.factors:
+        us: list[float] = []
+        them: list[float] = []
+        first = []
+        for _ in range(chosen.rounds):
+            seconds, _ = ours(matrix, factors, chosen.epochs)
+            us += seconds[1:]
+            first.append(seconds[0])
+            them += theirs(matrix, factors, chosen.epochs)[0][1:]
+        a, b = float(np.median(us)), float(np.median(them))
+        print(f"{factors:7}  {a:6.3f}  {b:8.3f}  {a / b:5.2f}   {first[0]:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The settings of a build."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from geo_mf.errors import InvalidInput
+
+
+class BuildConfig(BaseModel):
+    """Every setting of a build. A bad value raises InvalidInput when made with `BuildConfig.of`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    factors: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Length of a factor."""
+    regularization: Annotated[float, Field(gt=0)] = 0.005
+    """lam: how strongly factors are pulled to zero, or to what the text says."""
+    unobserved_weight: Annotated[float, Field(ge=0)] = 0.005
+    """a0: the weight of a pair nobody was seen to touch, against about 1 for an interaction."""
+    iterations: Annotated[int, Field(ge=1)] = 10
+    """Epochs of the factorization."""
+    nu: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Exponent of the frequency-scaled regularisation."""
+    solver: Literal["cg", "cholesky"] = "cg"
+    """How a row is solved: a few conjugate gradient steps, or exactly."""
+    cg_steps: Annotated[int, Field(ge=1)] = 3
+    """Conjugate gradient steps."""
+    prior_regularization: Annotated[float, Field(gt=0)] = 3.0
+    """Shrinkage of the map from text to factors."""
+    weighting: Literal["log", "linear", "uniform"] = "log"
+    """What an interaction's weight means: log(1 + weight), the weight itself, or nothing. Scaled to a mean of 1."""
+    encoder: str | None = None
+    """Model that reads the texts: a local folder, a hub name, "hash" (for tests); None is all-MiniLM-L6-v2."""
+    cache: bool = True
+    """Keep embeddings on disk, so that the next build encodes only new texts."""
+    learn_blend: bool = True
+    """Hold one interaction of each user out, to learn how much text should count; costs a second fit."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Cores of the factorization, 0 for all."""
+    seed: int = 0
+    """Seed of every random choice."""
+
+    @classmethod
+    def of(cls, **settings: Any) -> "BuildConfig":
+        """A configuration, or InvalidInput that names the setting, the value found and what is allowed."""
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg'][:1].lower()}{e['msg'][1:]}"
+                for e in error.errors()
+            )
+            raise InvalidInput(f"{problems}. Settings are: {', '.join(cls.model_fields)}") from error
