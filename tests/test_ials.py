@@ -1,0 +1,278 @@
+"""The mathematics of implicit ALS against a float64 reference that is written as the textbook writes it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from geo_mf import FitDiverged
+from geo_mf.factorize.fit import Factors, Settings, fit
+from geo_mf.factorize.ials import Objective, Solver
+from geo_mf.geometry.prior import RidgePrior
+
+RANK, USERS, ITEMS = 6, 40, 30
+COLD_USER, COLD_ITEM, BARE_ITEM = 3, 5, 11  # no history; no history; no history and no features
+ALPHA = 3.0
+
+
+@dataclass
+class Reference:
+    """Alternating least squares in float64, one dense normal equation a row; items first, then users.
+
+    The order of B, H, W and the placing of the prior are those that factorize/fit.py promises.
+    """
+
+    matrix: np.ndarray
+    objective: Objective
+    w: np.ndarray
+    h: np.ndarray
+    features: np.ndarray | None = None
+    losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.seen = (self.matrix > 0).astype(float)
+        users, items = self.matrix.shape
+        a0, nu = self.objective.unobserved_weight, self.objective.nu
+        self.r_users = (self.seen.sum(1) + a0 * items) ** nu
+        self.r_items = (self.seen.sum(0) + a0 * users) ** nu
+        if self.features is not None:
+            known = np.any(self.features != 0, axis=1)
+            self.design = np.c_[self.features, np.ones(items)] * known[:, None]
+            self.r_prior = self.r_items * known * (self.seen.sum(0) > 0)
+            self.shrinkage = np.full(self.design.shape[1], ALPHA * self.r_prior[self.r_prior > 0].mean())
+            self.shrinkage[-1] *= 1e-6
+
+    def coefficients(self) -> np.ndarray | None:
+        """The ridge regression of the item factors on the features."""
+        if self.features is None:
+            return None
+        weighted = self.r_prior[:, None] * self.design
+        return np.linalg.solve(weighted.T @ self.design + np.diag(self.shrinkage), weighted.T @ self.h)
+
+    def prior(self) -> np.ndarray:
+        b = self.coefficients()
+        return np.zeros_like(self.h) if b is None else self.design @ b
+
+    def run(self, epochs: int) -> "Reference":
+        for _ in range(epochs):
+            self.h = self._solve(self.matrix.T, self.w, self.r_items, self.prior())
+            self.w = self._solve(self.matrix, self.h, self.r_users, np.zeros_like(self.w))
+            self.losses.append(self.loss())
+        return self
+
+    def _solve(self, weights: np.ndarray, fixed: np.ndarray, r: np.ndarray, prior: np.ndarray) -> np.ndarray:
+        a0, lam = self.objective.unobserved_weight, self.objective.regularization
+        return np.stack(
+            [
+                np.linalg.solve(
+                    a0 * fixed.T @ fixed + (fixed.T * c) @ fixed + lam * r[row] * np.eye(fixed.shape[1]),
+                    fixed.T @ c + lam * r[row] * prior[row],
+                )
+                for row, c in enumerate(weights)
+            ]
+        )
+
+    def loss(self) -> float:
+        """The objective of DESIGN, and the penalty on the regression's coefficients."""
+        lam, scores = self.objective.regularization, self.w @ self.h.T
+        total = np.sum(self.matrix * (scores - 1) ** 2) + self.objective.unobserved_weight * np.sum(scores**2)
+        total += lam * self.r_users @ np.sum(self.w**2, axis=1)
+        total += lam * self.r_items @ np.sum((self.h - self.prior()) ** 2, axis=1)
+        b = self.coefficients()
+        return float(total if b is None else total + lam * self.shrinkage @ np.sum(b**2, axis=1))
+
+
+@dataclass(frozen=True)
+class Problem:
+    matrix: np.ndarray
+    start: tuple[np.ndarray, np.ndarray]
+    features: np.ndarray | None
+    objective: Objective
+
+    def reference(self, epochs: int) -> Reference:
+        w, h = (table.astype(np.float64) for table in self.start)
+        return Reference(self.matrix, self.objective, w, h, self.features).run(epochs)
+
+    def fit(self, epochs: int, solver: Solver, steps: int = 3) -> Factors:
+        prior = None
+        if self.features is not None:
+            touched = np.count_nonzero(self.matrix, axis=0)
+            r = self.objective.ridge(touched, len(self.matrix)) / self.objective.regularization
+            prior = RidgePrior.of(self.features, r * (touched > 0), ALPHA)
+        how = Settings(RANK, self.objective, epochs, solver, steps, loss=True)
+        return fit(sparse.csr_array(self.matrix.astype(np.float32)), how, self.start, prior)
+
+
+def problem(features: bool, nu: float = 1.0, a0: float = 0.05, cold: bool = True) -> Problem:
+    """Weights that are not equal; histories shorter and longer than RANK; rows without any."""
+    rng = np.random.default_rng(7)
+    mask = rng.random((USERS, ITEMS)) < np.outer(rng.uniform(0.02, 1, USERS), rng.uniform(0.1, 1, ITEMS))
+    if cold:
+        mask[COLD_USER], mask[:, COLD_ITEM], mask[:, BARE_ITEM] = False, False, False
+    else:
+        mask[:, ~mask.any(axis=0)] = True
+    matrix = mask * rng.choice([0.5, 1.0, 2.5], mask.shape)
+    lengths = np.count_nonzero(matrix, axis=1)
+    assert lengths[lengths > 0].min() < RANK <= lengths.max()
+    given = rng.standard_normal((ITEMS, 4)).astype(np.float32)
+    if cold:
+        given[BARE_ITEM] = 0
+    start = tuple(rng.standard_normal((n, RANK)).astype(np.float32) * 0.1 for n in matrix.shape)
+    return Problem(matrix, (start[0], start[1]), given if features else None, Objective(a0, 0.02, nu))
+
+
+def relative(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+both = pytest.mark.parametrize("features", [False, True], ids=["behaviour", "features"])
+
+
+@both
+@pytest.mark.parametrize("nu", [1.0, 0.5, 0.0])
+def test_the_exact_solver_is_the_reference(features: bool, nu: float) -> None:
+    # The factorization turns both tables as it goes, so what is compared is what a turn leaves alone.
+    given = problem(features, nu)
+    fitted, wanted = given.fit(4, "cholesky"), given.reference(4)
+    assert fitted.users.dtype == fitted.items.dtype == np.float32
+    assert relative(fitted.users @ fitted.items.T, wanted.w @ wanted.h.T) < 1e-4
+    assert relative(fitted.users @ fitted.users.T, wanted.w @ wanted.w.T) < 1e-4
+    assert relative(fitted.items @ fitted.items.T, wanted.h @ wanted.h.T) < 1e-4
+    assert fitted.losses == pytest.approx(wanted.losses, rel=1e-4)
+    coefficients = wanted.coefficients()
+    if coefficients is None:
+        assert fitted.coefficients is None
+    else:
+        assert fitted.coefficients is not None
+        assert relative(fitted.users @ fitted.coefficients.T, wanted.w @ coefficients.T) < 1e-4
+
+
+@both
+def test_three_conjugate_gradient_steps_come_within_half_a_percent(features: bool) -> None:
+    given = problem(features)
+    fitted, wanted = given.fit(8, "cg", steps=3), given.reference(8)
+    assert fitted.losses[-1] == pytest.approx(wanted.losses[-1], rel=5e-3)
+    again = Reference(
+        given.matrix, given.objective, fitted.users.astype(float), fitted.items.astype(float), given.features
+    )
+    assert fitted.losses[-1] == pytest.approx(again.loss(), rel=1e-4), "the loss is that of the factors returned"
+
+
+@both
+def test_many_conjugate_gradient_steps_are_the_exact_solver(features: bool) -> None:
+    given = problem(features)
+    steps, exact = given.fit(2, "cg", steps=RANK + 2), given.fit(2, "cholesky")
+    assert relative(steps.users @ steps.items.T, exact.users @ exact.items.T) < 1e-3
+
+
+@both
+def test_the_objective_never_rises_with_the_exact_solver(features: bool) -> None:
+    losses = np.asarray(problem(features, cold=False).fit(25, "cholesky").losses)
+    assert np.all(np.diff(losses) <= 1e-6 * losses[:-1])
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_rows_without_a_history(solver: Solver) -> None:
+    given = problem(features=True)
+    fitted, wanted = given.fit(5, solver), given.reference(5)
+    assert not fitted.users[COLD_USER].any()
+    assert not fitted.items[BARE_ITEM].any(), "neither history nor features"
+    assert fitted.items[COLD_ITEM].any()
+    if solver == "cholesky":
+        assert relative(fitted.users @ fitted.items[COLD_ITEM], wanted.w @ wanted.h[COLD_ITEM]) < 1e-4
+    assert not problem(features=False).fit(2, solver).items[COLD_ITEM].any()
+
+
+@both
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_without_an_unobserved_weight_cold_items_keep_their_prior(features: bool, solver: Solver) -> None:
+    given = problem(features, a0=0.0)
+    fitted = given.fit(2, solver)
+    assert np.isfinite(fitted.users).all()
+    assert np.isfinite(fitted.items).all()
+    assert not fitted.items[BARE_ITEM].any()
+    assert fitted.items[COLD_ITEM].any() == features
+
+
+def test_equal_weights_need_no_table_of_weights_and_count_all_the_same() -> None:
+    given = problem(features=False)
+    for weight in (1.0, 0.3):
+        matrix = weight * (given.matrix > 0)
+        equal = Problem(matrix, given.start, None, given.objective)
+        fitted, wanted = equal.fit(2, "cholesky"), equal.reference(2)
+        assert relative(fitted.users @ fitted.items.T, wanted.w @ wanted.h.T) < 1e-4
+
+
+def test_one_user_and_one_item() -> None:
+    start = (np.full((1, RANK), 0.1, np.float32), np.full((1, RANK), 0.1, np.float32))
+    lone = Problem(np.asarray([[2.0]]), start, None, Objective(0.05, 0.02, 1.0))
+    fitted, wanted = lone.fit(3, "cholesky"), lone.reference(3)
+    assert relative(fitted.users @ fitted.items.T, wanted.w @ wanted.h.T) < 1e-4
+
+
+def test_a_fit_that_overflows_says_what_to_do() -> None:
+    given = problem(features=False)
+    huge = Problem(given.matrix * 1e37, given.start, None, given.objective)
+    with pytest.raises(FitDiverged, match="raise the regularization, or scale the weights down"):
+        huge.fit(3, "cg")
+
+
+DETERMINISM = """
+import hashlib, os, sys
+cores, threads = int(sys.argv[1]), int(sys.argv[2])
+if cores == 1:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import numpy as np
+from scipy import sparse
+import geo_mf as gm
+
+# Rows and rank are enough for BLAS, LAPACK and XLA to split their work among cores if one lets them. One history makes
+# the exact solver sum over many rows. The others have two lengths only: few shapes to compile, two to solve at once.
+rng = np.random.default_rng(0)
+users, items = 2000, 1000
+rows = np.r_[np.zeros(items, int), np.repeat(np.arange(users), np.where(np.arange(users) % 2, 6, 40))]
+columns = np.arange(len(rows)) * 7 % items
+matrix = sparse.csr_array((rng.uniform(0.5, 2, len(rows)), (rows, columns)), shape=(users, items))
+features = rng.standard_normal((items, 64)).astype(np.float32)
+for solver in ("cg", "cholesky"):
+    model = gm.IALS(96, iterations=1, solver=solver, num_threads=threads, random_state=0).fit(matrix, features)
+    print(hashlib.sha256(model.user_factors.tobytes() + model.item_factors.tobytes()).hexdigest())
+"""
+
+
+MANY_SHAPES = """
+import numpy as np
+from scipy import sparse
+import geo_mf as gm
+
+rng = np.random.default_rng(0)
+rows, columns = rng.integers(0, 800, 16000), (500 * rng.random(16000) ** 2).astype(int)
+matrix = sparse.csr_array((rng.uniform(0.5, 2, 16000), (rows, columns)), shape=(800, 500))
+gm.IALS(64, iterations=1, solver="cholesky", num_threads=4, random_state=0).fit(matrix)
+"""
+
+
+def test_the_exact_solver_does_not_wait_for_itself() -> None:
+    # Two batches of systems at once used to wait for each other's threads, for ever; this matrix did it every time.
+    subprocess.run([sys.executable, "-c", MANY_SHAPES], env=os.environ | {"NPROC": "2"}, timeout=60, check=True)
+
+
+def test_the_same_factors_on_one_core_and_on_all() -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", DETERMINISM, *arguments], stdout=subprocess.PIPE, text=True, env=env)
+        for arguments, env in (
+            (("1", "1"), dict(os.environ)),
+            (("0", "3"), os.environ | {"NPROC": "7"}),  # the size of XLA's thread pool
+        )
+    ]
+    outputs = []
+    for process in processes:
+        outputs.append(process.communicate(timeout=120)[0])
+        assert process.returncode == 0
+    assert len(outputs[0].split()) == 2
+    assert outputs[0] == outputs[1]
