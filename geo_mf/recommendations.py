@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from geo_mf.data.ids import canonical_ids
 from geo_mf.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -110,12 +111,12 @@ class Recommendations:
     def to_arrow(self) -> pa.Table:
         """One row an item; `because` is a list of structs without the ids."""
         because = [[{"title": b.title, "share": b.share} for b in item.because] for item in self.items]
-        names = ("title", "score", "behaviour", "text", "cold")
-        columns: dict[str, Any] = {"item_id": pa.array(self.ids)}
-        columns |= {name: [getattr(item, name) for item in self.items] for name in names}
-        kind = pa.list_(pa.struct([("title", pa.string()), ("share", pa.float64())]))
-        columns["because"] = pa.array(because, kind)
-        return pa.table(columns)
+        kinds = {"title": pa.string(), "score": pa.float64(), "behaviour": pa.float64(), "text": pa.float64()}
+        kinds |= {"cold": pa.bool_()}
+        columns = {"item_id": canonical_ids(self.ids)}
+        columns |= {name: pa.array([getattr(item, name) for item in self.items], kind) for name, kind in kinds.items()}
+        reasons = pa.list_(pa.struct([("title", pa.string()), ("share", pa.float64())]))
+        return pa.table(columns | {"because": pa.array(because, reasons)})
 
     def to_pandas(self) -> "pd.DataFrame":
         """`to_arrow` as a pandas frame. Raises MissingExtra without pandas."""
@@ -123,7 +124,8 @@ class Recommendations:
             import pandas as pd
         except ImportError as error:
             raise MissingExtra("to_pandas needs pandas: pip install pandas") from error
-        return pd.DataFrame(self.to_arrow().to_pylist(), columns=self.to_arrow().column_names)
+        table = self.to_arrow()
+        return pd.DataFrame({name: table.column(name).to_pylist() for name in table.column_names})
 
     def __str__(self) -> str:
         header = ("#", "item", "title", "score", "behaviour", "text", "because")
@@ -154,7 +156,7 @@ class Recommendations:
         return [
             (
                 str(place),
-                str(item.id),
+                " ".join(str(item.id).split()),
                 _short(item.title) + (" (new)" if item.cold else ""),
                 f"{item.score:.3f}",
                 f"{item.behaviour:.3f}",

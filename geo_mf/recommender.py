@@ -9,8 +9,9 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.data.catalog import Catalog
+from geo_mf.data.clicks import Clicks, click_rows
 from geo_mf.data.ids import IdMap
-from geo_mf.errors import IncompatibleIndex, InvalidInput
+from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry import blend
@@ -21,10 +22,12 @@ from geo_mf.recommendations import Because, Recommendation, Recommendations
 from geo_mf.text.encoder import TextEncoder
 
 Space = Literal["blend", "factors", "text"]
-Clicks = Sequence[Any] | Mapping[Any, float]
 
 REASONS = 3
 """Items of the history that `because` names."""
+
+EXPLAINED_TOGETHER = 1024
+"""Items whose reasons are worked out at once: a table of history x items."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +125,11 @@ class Recommender:
         query = self.query(user, history=history, text=text, weights=weights)
         allowed = None if where is None else self.catalog.mask(where)
         seen = query.rows if exclude_seen else query.rows[:0]
-        hits = self.index.search(query.vector, k, allowed, [seen])
+        if not self._speaks(query):
+            reason = "neither behaviour nor text is known of what was given, or its weight is 0"
+            return Recommendations((), k, f"0 of {k}: {reason}")
+        # The search sets k places aside: no more than there are items.
+        hits = self.index.search(query.vector, min(k, len(self.catalog)), allowed, [seen])
         return self._explained(query, hits, k, _shortage(k, hits, where, len(seen)))
 
     def query(
@@ -135,6 +142,8 @@ class Recommender:
     ) -> Query:
         """What `recommend` searches with. Arguments and errors as there."""
         rows, clicks = self._history(user, history)
+        if text is not None and not isinstance(text, str):
+            raise InvalidInput(f"text is {text!r}, a {type(text).__name__}; expected a sentence")
         words = (text or "").strip()
         if not len(rows) and not words:
             raise InvalidInput(
@@ -146,8 +155,8 @@ class Recommender:
         if typed is not None:
             factors = np.concatenate([factors, apply_prior(self.coefficients, typed[None])])
         amounts = clicks if typed is None else np.append(clicks, np.float32(1))
-        looked_for = typed if typed is not None else _unit(clicks @ self.embeddings[rows])
-        chosen = Weights(*weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
+        looked_for = typed if typed is not None else _unit(clicks.astype(np.float64) @ self.embeddings[rows])
+        chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
         return Query(rows, clicks, typed, self.fold_in.solve(factors, amounts), looked_for, chosen)
 
     def similar_items(
@@ -170,39 +179,44 @@ class Recommender:
         shares = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
         if space not in shares:
             raise InvalidInput(f"space is {space!r}; expected one of {', '.join(shares)}")
-        row = self.catalog.items.row(item)
+        row = _row(self.catalog.items, item, "item")
         a, b = shares[space]
         direction = self.item_factors[row] - self._mean_factor
         along = self.item_factors @ direction - self._mean_factor @ direction
         lengths = self._factor_norms * self._factor_norms[row]
         behaviour = a * np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 1e-12)
         text = b * (self.embeddings @ self.embeddings[row])
+        if not (behaviour.any() or text.any()):
+            return Recommendations((), k, f"0 of {k}: nothing is known of {item!r} in the space {space!r}")
         score = behaviour + text
         allowed = self.catalog.mask(where)
         allowed[row] = False
         candidates = np.flatnonzero(allowed)[None]
-        hits = Hits.best(candidates, score[candidates].astype(np.float32), k)
-        items = [
-            self._item(at, float(score[at]), float(behaviour[at]), float(text[at])) for at in hits.rows[0] if at >= 0
-        ]
-        return Recommendations(tuple(items), k, _shortage(k, hits, where, 1))
+        hits = Hits.best(candidates, score[candidates].astype(np.float32), min(k, len(score)))
+        found = hits.rows[0][: hits.counts[0]]
+        items = self._items(found, score[found], behaviour[found], text[found])
+        return Recommendations(items, k, _shortage(k, hits, where, 1))
 
     def audience(self, item: Any, *, k: int = 10) -> list[tuple[Any, float]]:
         """The known users an item would reach: (user id, score) of the k best who have not touched it.
+
+        Nobody, when nothing is known of the item.
 
         Raises:
             UnknownId: no such item.
             InvalidInput: k < 1.
         """
         _check_k(k)
-        row = self.catalog.items.row(item)
+        row = _row(self.catalog.items, item, "item")
+        if not (self.item_factors[row].any() or self.embeddings[row].any()):
+            return []
         weights = self._user_weights
         behaviour = self.user_factors @ self.item_factors[row]
         # <profile, embedding> without building every profile: the history's items weigh in by their similarity.
         text = self.history @ (self.embeddings @ self.embeddings[row]) * self._profile_scale
         score = (weights[:, 0] * behaviour + self.blend.scale * weights[:, 1] * text).astype(np.float32)
         score[self.history[:, [row]].toarray()[:, 0] > 0] = -np.inf
-        hits = Hits.best(np.arange(len(score))[None], score[None], k)
+        hits = Hits.best(np.arange(len(score))[None], score[None], min(k, len(score)))
         found = hits.rows[0][hits.rows[0] >= 0]
         return list(zip(self.users.take(found), score[found].tolist(), strict=True))
 
@@ -241,14 +255,18 @@ class Recommender:
         )
 
     @cached_property
+    def _any_text(self) -> bool:
+        return bool(self.embeddings.any())
+
+    @cached_property
     def _mean_factor(self) -> np.ndarray:
         """float32 [K], of the items that somebody touched."""
         return self.item_factors[~self.cold].mean(axis=0)
 
     @cached_property
     def _factor_norms(self) -> np.ndarray:
-        """float32 [items], lengths of the item factors without their mean."""
-        return np.linalg.norm(self.item_factors - self._mean_factor, axis=1)
+        """float32 [items], lengths of the item factors without their mean; 0 for an item without a factor."""
+        return np.linalg.norm(self.item_factors - self._mean_factor, axis=1) * self.item_factors.any(axis=1)
 
     @cached_property
     def _profile_scale(self) -> np.ndarray:
@@ -268,22 +286,14 @@ class Recommender:
     def _history(self, user: Any, history: Clicks | None) -> tuple[np.ndarray, np.ndarray]:
         rows, clicks = np.zeros(0, np.int64), np.zeros(0, np.float32)
         if user is not None:
-            at = self.users.row(user)
+            at = _row(self.users, user, "user")
             span = slice(self.history.indptr[at], self.history.indptr[at + 1])
             rows, clicks = self.history.indices[span].astype(np.int64), self.history.data[span]
         if history is None:
             return rows, clicks
-        if isinstance(history, (str, bytes)):
-            raise InvalidInput(
-                f"history is the string {history!r}; expected a list of item ids, for example [{history!r}]"
-            )
-        ids = list(history)
-        given = np.asarray(list(history.values()) if isinstance(history, Mapping) else [1.0] * len(ids), np.float32)
-        if not (np.isfinite(given).all() and (given > 0).all()):
-            raise InvalidInput(f"weights of the history must be finite and above 0, not {given.tolist()}")
-        both = np.concatenate([rows, self.catalog.items.rows(ids).astype(np.int64)]) if ids else rows
-        merged, place = np.unique(both, return_inverse=True)
-        return merged, np.bincount(place, np.concatenate([clicks, given]), len(merged)).astype(np.float32)
+        given, weights = click_rows(history, self.catalog.items)
+        merged, place = np.unique(np.concatenate([rows, given]), return_inverse=True)
+        return merged, np.bincount(place, np.concatenate([clicks, weights]), len(merged)).astype(np.float32)
 
     def _encode(self, text: str) -> np.ndarray:
         if self.encoder.fingerprint != self.fingerprint:
@@ -294,42 +304,76 @@ class Recommender:
             )
         return self.encoder.encode([text], kind="query")[0]
 
+    def _speaks(self, query: Query) -> bool:
+        """Whether the query can tell one item from another."""
+        behaviour, text = np.split(query.vector[0], [self.item_factors.shape[1]])
+        return bool(behaviour.any() or (text.any() and self._any_text))
+
     def _explained(self, query: Query, hits: Hits, k: int, reason: str) -> Recommendations:
         found = hits.rows[0][: hits.counts[0]]
         a, b = query.weights.behaviour, query.weights.text * self.blend.scale
-        behaviour = a * (self.item_factors[found] @ query.behaviour)
-        text = b * (self.embeddings[found] @ query.text)
-        shares, names = self._shares(query, found)
-        items = []
-        for place, row in enumerate(found):
-            best = np.argsort(-shares[:, place])[:REASONS]
-            because = tuple(Because(*names[j], share=float(shares[j, place])) for j in best if shares[j, place] > 0)
-            score = float(hits.scores[0, place])
-            items.append(self._item(row, score, float(behaviour[place]), float(text[place]), because))
+        items: list[Recommendation] = []
+        for start in range(0, len(found), EXPLAINED_TOGETHER):
+            rows = found[start : start + EXPLAINED_TOGETHER]
+            behaviour = a * (self.item_factors[rows] @ query.behaviour)
+            text = b * (self.embeddings[rows] @ query.text)
+            because = self._because(query, rows)
+            items += self._items(rows, hits.scores[0, start : start + len(rows)], behaviour, text, because)
         return Recommendations(tuple(items), k, reason)
 
-    def _shares(self, query: Query, found: np.ndarray) -> tuple[np.ndarray, list[tuple[Any, str]]]:
-        """What each item of the history, and the typed text, added to each score: float64 [n, found]; sums to it."""
+    def _because(self, query: Query, found: np.ndarray) -> list[tuple[Because, ...]]:
+        """For each item that was found, the REASONS items of the history that added most to its score."""
+        shares = self._shares(query, found)
+        names: list[tuple[Any, str]] = list(
+            zip(self.catalog.items.take(query.rows), (self.titles[row] for row in query.rows), strict=True)
+        )
+        names += [] if query.typed is None else [(None, "what you typed")]
+        best = np.argsort(-shares, axis=0, kind="stable")[:REASONS]
+        return [
+            tuple(Because(*names[j], share=float(shares[j, place])) for j in best[:, place] if shares[j, place] > 0)
+            for place in range(len(found))
+        ]
+
+    def _shares(self, query: Query, found: np.ndarray) -> np.ndarray:
+        """What each item of the history, and last the typed text, added to each score.
+
+        float64 [history, found]; a column sums to the score.
+        """
         factors, amounts = self.item_factors[query.rows], query.clicks
-        names: list[tuple[Any, str]] = [(self.catalog.items.id(row), self.titles[row]) for row in query.rows]
-        own = self.embeddings[query.rows]
-        parts = query.clicks[:, None] * (own @ self.embeddings[found].T)
-        length = float(np.linalg.norm(query.clicks @ own))
-        parts = parts / length if length > 0 else parts
-        if query.typed is not None:
+        targets = self.embeddings[found].astype(np.float64)
+        if query.typed is None:
+            own = query.clicks.astype(np.float64)[:, None] * self.embeddings[query.rows]
+            length = float(np.linalg.norm(own.sum(axis=0)))
+            parts = own @ targets.T / (length if length > 1e-12 else np.inf)
+        else:
             factors = np.concatenate([factors, apply_prior(self.coefficients, query.typed[None])])
             amounts = np.append(amounts, np.float32(1))
-            names.append((None, "what you typed"))
-            parts = np.zeros((len(names), len(found)))
-            parts[-1] = self.embeddings[found] @ query.typed
+            parts = np.zeros((len(amounts), len(found)))
+            parts[-1] = targets @ query.typed
         behaviour = self.fold_in.contributions(factors, amounts, self.item_factors[found])
-        return query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, names
+        return query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts
 
-    def _item(
-        self, row: int, score: float, behaviour: float, text: float, because: tuple[Because, ...] = ()
-    ) -> Recommendation:
-        item_id = self.catalog.items.id(int(row))
-        return Recommendation(item_id, self.titles[row], score, behaviour, text, bool(self.cold[row]), because)
+    def _items(
+        self,
+        rows: np.ndarray,
+        scores: np.ndarray,
+        behaviour: np.ndarray,
+        text: np.ndarray,
+        because: Sequence[tuple[Because, ...]] | None = None,
+    ) -> tuple[Recommendation, ...]:
+        columns = (self.catalog.items.take(rows), rows, scores.tolist(), behaviour.tolist(), text.tolist())
+        reasons = because if because is not None else [()] * len(rows)
+        return tuple(
+            Recommendation(id, self.titles[row], score, factor, word, bool(self.cold[row]), why)
+            for (id, row, score, factor, word), why in zip(zip(*columns, strict=True), reasons, strict=True)
+        )
+
+
+def _row(ids: IdMap, id: Any, kind: str) -> int:
+    try:
+        return ids.row(id)
+    except UnknownId as error:
+        raise UnknownId(f"{kind}: {error}") from error
 
 
 def _check_k(k: int) -> None:

@@ -6,6 +6,7 @@ two parts comparable: with a = b, both spread a user's items equally far apart.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -24,8 +25,8 @@ class Weights:
     """How much behaviour and text count in a query.
 
     Attributes:
-        behaviour: a, finite, at least 0.
-        text: b, finite, at least 0; not both are 0.
+        behaviour: a, from 0 to 1e6.
+        text: b, from 0 to 1e6; not both are 0.
     """
 
     behaviour: float
@@ -33,11 +34,22 @@ class Weights:
 
     def __post_init__(self) -> None:
         found = (self.behaviour, self.text)
-        if not np.isfinite(found).all() or min(found) < 0 or max(found) == 0:
+        if not all(0 <= weight <= 1e6 for weight in found) or max(found) == 0:
             raise InvalidInput(
-                f"weights are {found}; expected (behaviour, text), two finite numbers of at least 0, not both 0: "
+                f"weights are {found}; expected (behaviour, text), two numbers from 0 to 1e6, not both 0: "
                 "for example (1, 0.3)"
             )
+
+    @classmethod
+    def of(cls, given: Any) -> "Weights":
+        """Weights from a pair (behaviour, text) of a caller; InvalidInput for anything else."""
+        try:
+            behaviour, text = (float(weight) for weight in given)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"weights is {given!r}; expected two numbers (behaviour, text), for example (1, 0.3)"
+            ) from error
+        return cls(behaviour, text)
 
 
 @dataclass(frozen=True)

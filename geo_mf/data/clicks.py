@@ -1,0 +1,44 @@
+"""Clicks: a history as a caller writes it, brought to rows and weights."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from geo_mf.data.ids import IdMap
+from geo_mf.errors import InvalidInput, UnknownId
+
+__all__ = ["Clicks", "click_rows"]
+
+Clicks = Sequence[Any] | Mapping[Any, float]
+"""Ids of items, or a mapping from id to weight; a weight of 1 is one ordinary interaction."""
+
+
+def click_rows(clicks: Clicks, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
+    """Each click's row, int64 [n], and weight, float32 [n]; an item named twice is there twice.
+
+    Raises:
+        InvalidInput: not a list or mapping of ids, or a weight that is not a finite number above 0.
+        UnknownId: an item that is not in `items`.
+    """
+    if isinstance(clicks, str | bytes):
+        raise InvalidInput(f"history is the single value {clicks!r}; expected a list of item ids: pass [{clicks!r}]")
+    try:
+        ids = list(clicks)
+        given = np.asarray(list(clicks.values())) if isinstance(clicks, Mapping) else np.ones(len(ids))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"history must be a list of item ids, or a mapping from id to weight: {error}") from error
+    if not ids:
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    if given.dtype.kind not in "iuf":
+        raise InvalidInput(f"weights of the history must be numbers, not {given.tolist()}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused
+        weights = given.astype(np.float32)
+    wrong = ~(np.isfinite(weights) & (weights > 0))
+    if wrong.any():
+        found = given[wrong][0]
+        raise InvalidInput(f"a weight of the history is {found}; expected a finite number above 0, around 1")
+    try:
+        return items.rows(ids).astype(np.int64), weights
+    except UnknownId as error:
+        raise UnknownId(f"history: {error}") from error
