@@ -22,8 +22,9 @@ from geo_mf.index.exact import ExactIndex
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.recommender import Recommender
 from geo_mf.store.binding import save
+from geo_mf.store.layout import LAYOUT
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
-from geo_mf.text.encoder import HashEncoder, SentenceEncoder, TextEncoder
+from geo_mf.text.encoder import HashEncoder, SentenceEncoder, TextEncoder, distinct_texts
 
 RECALL_QUERIES = 200
 
@@ -66,10 +67,12 @@ def build(
         OSError: the index could not be written; an older version of it is untouched.
     """
     config = config or BuildConfig()
+    if out is not None:
+        LAYOUT.checked_root(out)  # a bad name is told before the work, not after it
     clock = _Clock()
     catalog = catalog if catalog is not None else Catalog.from_ids(interactions.items)
     listed, matrix, unlisted = _training(interactions, catalog, config)
-    source = encoder or _encoder(config)
+    source = encoder or _encoder(config, catalog)
     with clock.step("encode"):
         reader = CachedEncoder(source, EmbeddingCache()) if config.cache else source
         embeddings = reader.encode(catalog.texts, show_progress=show_progress)
@@ -92,7 +95,7 @@ def build(
         "items_without_text": int(np.count_nonzero(~embeddings.any(axis=1))),
         "interactions": int(matrix.nnz),
         "unlisted_interactions": unlisted,
-        "encoded_texts": reader.misses if isinstance(reader, CachedEncoder) else len(catalog),
+        "encoded_texts": reader.misses if isinstance(reader, CachedEncoder) else len(distinct_texts(catalog.texts)[0]),
         "read": interactions.report.summary(),
         "encoder_name": source.name,
     }
@@ -134,6 +137,11 @@ def _training(interactions: Interactions, catalog: Catalog, config: BuildConfig)
         )
     known = np.flatnonzero(np.diff(rows.indptr))
     matrix = sparse.csr_array(rows[known], dtype=np.float32)
+    if matrix.data.min() < 0:
+        raise InvalidInput(
+            f"the interactions hold a negative weight ({matrix.data.min():g}): weights say how sure an interaction is; "
+            "leave dislikes out, for example with min_weight"
+        )
     if config.weighting == "uniform":
         matrix.data = np.ones_like(matrix.data)
     else:
@@ -142,7 +150,9 @@ def _training(interactions: Interactions, catalog: Catalog, config: BuildConfig)
     return IdMap(listed.users.ids.take(known)), matrix, unlisted
 
 
-def _encoder(config: BuildConfig) -> TextEncoder:
+def _encoder(config: BuildConfig, catalog: Catalog) -> TextEncoder:
+    if config.encoder is None and not catalog.has_text.any():
+        return HashEncoder(dim=1)  # there is nothing to read: no model is needed, and no room in the index
     return HashEncoder() if config.encoder == "hash" else SentenceEncoder(config.encoder)
 
 

@@ -10,7 +10,7 @@ from geo_mf.errors import InvalidInput
 class BuildConfig(BaseModel):
     """Every setting of a build. A bad value raises InvalidInput when made with `BuildConfig.of`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     factors: Annotated[int, Field(ge=1, le=4096)] = 128
     """Length of a factor."""
@@ -38,7 +38,7 @@ class BuildConfig(BaseModel):
     """Hold one interaction of each user out, to learn how much text should count; costs a second fit."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores of the factorization, 0 for all."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random choice."""
 
     @classmethod
