@@ -13,18 +13,21 @@ from safetensors.numpy import save as to_bytes
 from geo_mf.errors import IncompatibleIndex
 
 FORMAT = "1"
+KEY = "geo_mf"
+"""Where the header stands among a safetensors file's metadata."""
 
 
 def save(path: str | Path, kind: str, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write a model: to a temporary file first, so that an interrupted save leaves the old file whole."""
     path = Path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
-    described = json.dumps(settings, sort_keys=True)
+    described = _json(settings)
     header = {"format": FORMAT, "kind": kind, "settings": described, "sha256": _checksum(kind, described, arrays)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(to_bytes(arrays, metadata=header))
+            # One key, for safetensors writes several in any order, and the same model is to give the same bytes.
+            file.write(to_bytes(arrays, metadata={KEY: _json(header)}))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -45,7 +48,7 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndar
         raise FileNotFoundError(f"no model at {path}: give the path that save() was given")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
+            header = _header((file.metadata() or {}).get(KEY, ""))
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise IncompatibleIndex(f"{path} is not a whole safetensors file ({error}): save the model again") from error
@@ -58,6 +61,19 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndar
     if header.get("sha256") != _checksum(kind, settings, arrays):
         raise IncompatibleIndex(f"{path} is damaged: its checksum does not match its content; save the model again")
     return json.loads(settings), arrays
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _header(text: str) -> dict[str, str]:
+    """What `save` wrote about a model; empty when it is not that."""
+    try:
+        header = json.loads(text)
+    except ValueError:
+        return {}
+    return header if isinstance(header, dict) else {}
 
 
 def _checksum(kind: str, settings: str, arrays: dict[str, np.ndarray]) -> str:
