@@ -5,7 +5,9 @@ product is then a <w, h_i> + b s <q, t_i>: behaviour and text, weighed by the qu
 two parts comparable: with a = b, both spread a user's items equally far apart.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -43,13 +45,10 @@ class Weights:
     @classmethod
     def of(cls, given: Any) -> "Weights":
         """Weights from a pair (behaviour, text) of a caller; InvalidInput for anything else."""
-        try:
-            behaviour, text = (float(weight) for weight in given)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(
-                f"weights is {given!r}; expected two numbers (behaviour, text), for example (1, 0.3)"
-            ) from error
-        return cls(behaviour, text)
+        pair = list(given) if isinstance(given, Iterable) else []
+        if len(pair) != 2 or not all(isinstance(weight, Real) for weight in pair):
+            raise InvalidInput(f"weights is {given!r}; expected two numbers (behaviour, text), for example (1, 0.3)")
+        return cls(float(pair[0]), float(pair[1]))
 
 
 @dataclass(frozen=True)
@@ -89,15 +88,21 @@ def text_scale(
         seed: of the sample.
 
     Returns:
-        The ratio of standard deviations, averaged over users; 1.0 when either side never varies.
+        The ratio of the mean standard deviations; 1.0 when either side never varies.
     """
     useful = np.flatnonzero(np.any(profiles != 0, axis=1) & np.any(user_factors != 0, axis=1))
     if not len(useful):
         return 1.0
     chosen = np.random.default_rng(seed).choice(useful, min(SAMPLED_USERS, len(useful)), replace=False)
-    behaviour = np.std(user_factors[chosen] @ item_factors.T, axis=1).mean()
-    text = np.std(profiles[chosen] @ embeddings.T, axis=1).mean()
-    return float(behaviour / text) if behaviour > 0 and text > 0 else 1.0
+    behaviour = _spread(user_factors[chosen] @ item_factors.T)
+    text = _spread(profiles[chosen] @ embeddings.T)
+    return behaviour / text if behaviour > 0 and text > 0 else 1.0
+
+
+def _spread(scores: np.ndarray) -> float:
+    """Mean standard deviation of the rows; 0 when they vary by no more than rounding."""
+    spread = float(np.std(scores, axis=1).mean())
+    return spread if spread > 1e-5 * float(np.abs(scores).max()) else 0.0
 
 
 def profiles(matrix: sparse.csr_array, embeddings: np.ndarray) -> np.ndarray:
