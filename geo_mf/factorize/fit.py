@@ -26,6 +26,7 @@ ACCELERATOR_TILE_BYTES = 64 * 1024 * 1024
 GRAM_PARTS = 8
 """Slices of a Gram matrix, summed in this order whatever the number of cores: floating-point sums depend on order."""
 
+ROTATION_PARTS = 16
 LOSS_CHUNK = 1 << 16
 
 
@@ -113,13 +114,12 @@ def fit(
     Raises:
         FitDiverged: a factor is infinite or NaN.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    rows, columns = prepare(user_items, settings.rank, TILE_BYTES if on_cpu else ACCELERATOR_TILE_BYTES)
+    rows, columns = prepare(user_items, settings.rank, TILE_BYTES if _on_cpu() else ACCELERATOR_TILE_BYTES)
     users = _Side.of(rows, columns, settings.objective)
     items = _Side.of(columns, rows, settings.objective)
     w, h = jnp.asarray(rows.to_table(start[0])), jnp.asarray(columns.to_table(start[1]))
     losses: list[float] = []
-    threads = (settings.threads or len(os.sched_getaffinity(0))) if on_cpu else 1
+    threads = (settings.threads or len(os.sched_getaffinity(0))) if _on_cpu() else 1
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,
@@ -156,8 +156,8 @@ def _half_epoch(
 ) -> tuple[jax.Array, jax.Array]:
     """Solve one side's table against the other. Both come back in the fixed side's eigenbasis: scores do not change."""
     eigenvalues, basis = np.linalg.eigh(_gram(fixed, pool, settings))
-    axes = jnp.asarray(basis, jnp.float32)
-    fixed, solved = ials.rotate(fixed, axes), ials.rotate(solved, axes)
+    axes = basis.astype(np.float32)
+    fixed, solved = _rotated(fixed, axes, pool), _rotated(solved, axes, pool)
     spectrum = settings.objective.unobserved_weight * np.maximum(eigenvalues, 0)
     expected = None
     if prior is not None:
@@ -180,11 +180,32 @@ def _gram(table: jax.Array, pool: ThreadPoolExecutor, settings: Settings) -> np.
     size = table.shape[0]
     step = -(-size // GRAM_PARTS)
     starts = range(0, size, step)
-    parts = pool.map(lambda at: np.asarray(ials.gram_part(table, np.int32(at), min(step, size - at))), starts)
+    if _on_cpu():
+        # BLAS computes half of a symmetric product, and on a CPU faster than XLA does the whole.
+        rows = np.asarray(table)
+        parts = pool.map(lambda at: rows[at : at + step].T @ rows[at : at + step], starts)
+    else:
+        parts = pool.map(lambda at: np.asarray(ials.gram_part(table, np.int32(at), min(step, size - at))), starts)
     gram = np.sum([part.astype(np.float64) for part in parts], axis=0)
     if not np.isfinite(gram).all():
         raise FitDiverged(_diverged(settings))
     return gram
+
+
+def _rotated(table: jax.Array, basis: np.ndarray, pool: ThreadPoolExecutor) -> jax.Array:
+    """The table [n, K] in the basis [K, K], float32, whose columns are the new axes."""
+    if not _on_cpu():
+        return ials.rotate(table, jnp.asarray(basis))
+    rows = np.asarray(table)
+    out = np.empty_like(rows)
+    step = -(-len(rows) // ROTATION_PARTS)
+    starts = range(0, len(rows), step)
+    list(pool.map(lambda at: np.matmul(rows[at : at + step], basis, out=out[at : at + step]), starts))
+    return jnp.asarray(out)
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def _diverged(settings: Settings) -> str:

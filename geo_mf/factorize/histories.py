@@ -18,11 +18,13 @@ TILE_BYTES = 512 * 1024
 TILES_PER_CALL = 64
 """Tiles solved by one call: long enough to hide the call's own cost, short enough to share among cores."""
 
-BUCKET_COST = 250_000
-"""What one more shape costs, in padded slots: a compilation of about 0.2 s, against ten epochs of about 40 ns a slot on
-each of two cores."""
+BUCKET_COST = 12_000_000
+"""What one more shape costs, in padded numbers (slots x rank): a compilation of about 0.3 s, against ten epochs of
+about 2.5 ns a number."""
 
 MIN_WIDTH = 8
+SPARE = 1.1
+"""Tiles may be a tenth more than the rows need."""
 
 
 @dataclass(frozen=True)
@@ -97,24 +99,23 @@ class _Plan:
     edges: list[tuple[int, int, int]]  # first and last+1 row in `order`, width
 
 
-def bucket_widths(lengths: np.ndarray) -> list[int]:
-    """Choose padded widths that make the whole fit shortest: padded slots plus BUCKET_COST for every width.
+def bucket_widths(lengths: np.ndarray, rank: int) -> list[int]:
+    """Choose padded widths that make the whole fit shortest: padded slots plus a compilation for every width.
 
-    Dynamic programming over a fine grid of candidate widths (steps of about 6 %), exact on that grid.
+    Dynamic programming, exact on a grid of four widths to the octave. The grid is the same for all data, so that the
+    two sides, another fit and the next process find many of their shapes compiled.
     """
     longest = int(lengths.max(initial=0))
     if longest == 0:
         return []
-    grid = [MIN_WIDTH]
-    while grid[-1] < longest:
-        grid.append(max(grid[-1] + 4, int(np.ceil(grid[-1] * 1.06 / 4)) * 4))
-    widths = np.asarray(grid)
+    octaves = MIN_WIDTH * 2 ** np.arange(max(1, int(np.ceil(np.log2(longest / MIN_WIDTH))) + 1))
+    widths = (octaves[:, None] * np.asarray([4, 5, 6, 7]) // 4).ravel()
     count = np.bincount(np.searchsorted(widths, lengths[lengths > 0]), minlength=len(widths))
     filled = np.flatnonzero(count)
     widths, total = widths[filled], np.concatenate([[0], np.cumsum(count[filled])])
     best, choice = np.zeros(len(total)), np.zeros(len(total), np.int64)
     for end in range(1, len(total)):
-        cost = best[:end] + widths[end - 1] * (total[end] - total[:end]) + BUCKET_COST
+        cost = best[:end] + widths[end - 1] * (total[end] - total[:end]) + BUCKET_COST / rank
         choice[end] = np.argmin(cost)
         best[end] = cost[choice[end]]
     end, chosen = len(total) - 1, []
@@ -137,7 +138,7 @@ def prepare(user_items: sparse.csr_array, rank: int, tile_bytes: int = TILE_BYTE
     """
     item_users = user_items.tocsc()
     slots = max(MIN_WIDTH, tile_bytes // (4 * rank))
-    by_user, by_item = _plan(user_items.indptr), _plan(item_users.indptr)
+    by_user, by_item = _plan(user_items.indptr, rank), _plan(item_users.indptr, rank)
     user_position, user_size = _positions(by_user, slots)
     item_position, item_size = _positions(by_item, slots)
     users = _fill(by_user, user_items, user_position, user_size, item_position, slots)
@@ -145,10 +146,10 @@ def prepare(user_items: sparse.csr_array, rank: int, tile_bytes: int = TILE_BYTE
     return users, items
 
 
-def _plan(indptr: np.ndarray) -> _Plan:
+def _plan(indptr: np.ndarray, rank: int) -> _Plan:
     lengths = np.diff(indptr).astype(np.int64)
     order = np.argsort(-lengths, kind="stable")
-    widths = bucket_widths(lengths)
+    widths = bucket_widths(lengths, rank)
     ends = np.searchsorted(-lengths[order], [-(w - 1) for w in ([1] + [w + 1 for w in widths])], side="left")
     # ends[j] = number of rows longer than widths[j-1]; ends[0] = number of rows with any history.
     edges = [(int(ends[j + 1]), int(ends[j]), widths[j]) for j in range(len(widths))][::-1]
@@ -156,11 +157,18 @@ def _plan(indptr: np.ndarray) -> _Plan:
 
 
 def _shape(rows: int, width: int, slots: int) -> tuple[int, int, int]:
-    """(calls, tiles, rows per tile) that hold `rows` histories with little left over."""
-    per_tile = max(1, min(rows, slots // width))
-    tiles = -(-rows // per_tile)
-    calls = -(-tiles // TILES_PER_CALL)
-    return calls, -(-tiles // calls), per_tile
+    """(calls, tiles, rows per tile) that hold `rows` histories: powers of two, for few shapes, and little left over."""
+    per_tile = max(1, min(_power_of_two(rows), slots // width))
+    needed = -(-rows // per_tile)
+    tiles = min(TILES_PER_CALL, _power_of_two(needed))
+    while tiles > 1 and -(-needed // tiles) * tiles > SPARE * needed:
+        tiles //= 2
+    return -(-needed // tiles), tiles, per_tile
+
+
+def _power_of_two(n: int) -> int:
+    """The least power of two that is not below n."""
+    return 1 << (n - 1).bit_length()
 
 
 def _positions(plan: _Plan, slots: int) -> tuple[np.ndarray, int]:
