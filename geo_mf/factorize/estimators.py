@@ -1,23 +1,46 @@
-"""IALS, as a thin shell with the field's own method names over the mathematics of ials.py and the loop of fit.py."""
+"""IALS, as a thin shell with the field's own method names over the mathematics of ials.py and the loop of fit.py.
+
+Names and order of arguments are those of `implicit` 0.7.3 (AlternatingLeastSquares), and so are the (ids, scores) that
+come back. On purpose it differs in this (docs/coming_from.md converts the settings):
+
+- matrices may be of any sparse kind and number type; a transposed one is recognised; negative weights are refused;
+- ids that are negative or out of range raise, as does N < 1;
+- fewer than N results give a shorter list, never a liked item or a filler; `items` and `filter_items` compose;
+- `fit` takes `item_features` second and shows no progress unless asked; its epochs solve the items first, so that a
+  stored user is what folding in the user's history gives;
+- `recommend` needs `user_items` only for what it is asked to do, and with `recalculate_user` takes any `userid`;
+- `similar_items`, `recalculate_item` and `partial_fit_items` take `item_features`, which a model fitted with features
+  needs: without them the row solve would be another one;
+- `partial_fit_*` raise for a row named twice and for new rows that leave a gap (`implicit` fills it with zeros), and
+  return the model;
+- `explain` also takes the one row of `user_items` that `recommend` takes;
+- factors are read-only, `save` takes a path and never writes a pickle;
+- `alpha`, `dtype`, `use_native`, `use_cg`, `to_gpu` and the deprecated `rank_items` and `recommend_all` are not there;
+  `predict`, `get_params` and `set_params` are new.
+"""
 
 import threading
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
-from scipy import sparse
+from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
-from geo_mf.errors import InvalidInput
+from geo_mf.errors import FitDiverged, InvalidInput, UnknownId
 from geo_mf.factorize import matrices
 from geo_mf.factorize.fit import Callback, Settings, fit
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective, Solver
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
 from geo_mf.factorize.retrieval import FactorModel, Ranked
+from geo_mf.factorize.rows import Rows, as_rows, in_range, to_write, written
 from geo_mf.geometry.prior import RidgePrior
 from geo_mf.geometry.prior import apply as apply_prior
 
 __all__ = ["IALS", "Ranked"]
+
+UserWeights = tuple[np.ndarray, bool]
+"""What `scipy.linalg.cho_factor` returns."""
 
 _ONE_FIT = threading.RLock()
 """Fits of one process take turns: each uses all cores, and the number of BLAS's threads belongs to the process."""
@@ -65,6 +88,7 @@ class IALS(FactorModel):
         calculate_training_loss: bool = False,
         random_state: RandomState = None,
     ) -> None:
+        super().__init__()
         if solver not in ("cg", "cholesky"):
             raise InvalidInput(f"solver is {solver!r}; it must be 'cg' or 'cholesky'")
         self.factors = whole("factors", factors, 1)
@@ -78,7 +102,7 @@ class IALS(FactorModel):
         self.num_threads = whole("num_threads", num_threads, 0)
         self.calculate_training_loss = bool(calculate_training_loss)
         self.random_state = seed(random_state)
-        self._row_solver: FoldIn | None = None
+        self._solvers: dict[Literal["users", "items"], FoldIn] = {}
         self.prior_coefficients: np.ndarray | None = None
 
     @property
@@ -92,7 +116,7 @@ class IALS(FactorModel):
         item_features: np.ndarray | None = None,
         show_progress: bool = False,
         callback: Callback | None = None,
-    ) -> "IALS":
+    ) -> Self:
         """Learn user and item factors.
 
         Args:
@@ -114,7 +138,7 @@ class IALS(FactorModel):
 
     def _fit(
         self, user_items: Any, item_features: np.ndarray | None, show_progress: bool, callback: Callback | None
-    ) -> "IALS":
+    ) -> Self:
         matrix = matrices.check(user_items)
         shape = matrices.shape(matrix)
         if matrix.nnz == 0:
@@ -142,11 +166,118 @@ class IALS(FactorModel):
         self.prior_coefficients = fitted.coefficients
         return self
 
+    def partial_fit_users(self, userids: Rows, user_items: Any) -> Self:
+        """Solve some users again, exactly, against the items as they are; every other factor stays as it was.
+
+        Args:
+            userids: rows. New users are len(user_factors), len(user_factors) + 1, ... in this order.
+            user_items: sparse matrix, one row for each of `userids`. A row is the *whole* history: what it leaves out
+                counts as never seen, also when an earlier fit saw it.
+
+        Raises:
+            InvalidInput: shapes disagree, a user is named twice, or the model has no factors yet.
+            UnknownId: a row is negative, or new rows leave a gap or are out of order.
+            FitDiverged: a factor is infinite or NaN; nothing is stored then.
+        """
+        with _ONE_FIT, threadpool_limits(1, "blas"):
+            rows = to_write(as_rows(userids)[0], len(self.user_factors), "user")
+            if len(rows):
+                solved = self._fold_in(self._check_history(user_items, len(rows)))
+                self._set_users(written(self.user_factors, rows, _finite(solved)))
+        return self
+
+    def partial_fit_items(self, itemids: Rows, item_users: Any, item_features: np.ndarray | None = None) -> Self:
+        """Solve some items again, exactly, against the users as they are; every other factor stays as it was.
+
+        The map from features to factors stays, too. An item with features and no history gets what they predict, shrunk
+        as `fit` shrinks it.
+
+        Args:
+            itemids: rows. New items are len(item_factors), len(item_factors) + 1, ... in this order.
+            item_users: sparse matrix [len(itemids), users], the *whole* history of each.
+            item_features: float [len(itemids), dim], when the model was fitted with features; a zero row for an item
+                without.
+
+        Raises:
+            InvalidInput: shapes disagree, an item is named twice, features are missing or unasked for, or the model has
+                no factors yet.
+            UnknownId: a row is negative, or new rows leave a gap or are out of order.
+            FitDiverged: a factor is infinite or NaN; nothing is stored then.
+        """
+        with _ONE_FIT, threadpool_limits(1, "blas"):
+            rows = to_write(as_rows(itemids)[0], len(self.item_factors), "item")
+            if len(rows):
+                solved = self._recalculated_items(len(rows), item_users, item_features)
+                self._set_items(written(self.item_factors, rows, _finite(solved)))
+        return self
+
+    def explain(
+        self, userid: int, user_items: Any, itemid: int, user_weights: UserWeights | None = None, N: int = 10
+    ) -> tuple[float, list[tuple[int, float]], UserWeights]:
+        """Why this user would like this item: what each item of the history adds to the score.
+
+        A score is linear in the history (Hu, Koren and Volinsky 2008, section 5), so the shares of all its items sum to
+        it. It is the score of the history folded in: the stored factor's, as far as the solver was exact.
+
+        Args:
+            userid: a row of `user_items`.
+            user_items: sparse matrix [users, items] or the user's row of it; `userid` is then any number.
+            itemid: the item to explain.
+            user_weights: what an earlier call for the same user and history returned; it saves most of the work.
+            N: how many shares at most.
+
+        Returns:
+            The score; the largest shares as (itemid, share), falling; the user's system, for further calls.
+
+        Raises:
+            InvalidInput: shapes disagree, N < 1, or weights so large that the system is singular.
+            UnknownId: the item, or the user where user_items has a row for each, is negative or out of range.
+        """
+        history = self._history_of(userid, user_items)
+        target = self.item_factors[in_range(_one(itemid, "itemid"), len(self.item_factors), "item")[0]]
+        count = whole("N", N, 1)
+        factors, weights = self.item_factors[history.indices].astype(np.float64), history.data.astype(np.float64)
+        if user_weights is None:
+            try:
+                user_weights = linalg.cho_factor(self._solver("users").normal_matrix(factors, weights))
+            except linalg.LinAlgError as error:
+                raise InvalidInput(
+                    f"weights of up to {weights.max(initial=0):g} are beyond what can be explained exactly: scale them "
+                    "down to around 1"
+                ) from error
+        elif np.shape(user_weights[0]) != (len(target), len(target)):
+            raise InvalidInput(
+                f"user_weights is of shape {np.shape(user_weights[0])}, expected {(len(target), len(target))}: pass "
+                "what explain returned last for this user"
+            )
+        shares = weights * (factors @ linalg.cho_solve(user_weights, target.astype(np.float64)))
+        best = np.argsort(-shares, kind="stable")[:count]
+        return float(shares.sum()), [(int(history.indices[at]), float(shares[at])) for at in best], user_weights
+
     def item_prior(self, item_features: np.ndarray) -> np.ndarray:
-        """What features [n, dim] say about factors, float32 [n, K]; InvalidInput when fitted without features."""
+        """What features [n, dim] say about factors, float32 [n, K].
+
+        Raises:
+            InvalidInput: the model was fitted without features, or with another number of them.
+        """
+        return self._prior(item_features, None)
+
+    def _prior(self, item_features: np.ndarray, rows: int | None) -> np.ndarray:
         if self.prior_coefficients is None:
             raise InvalidInput("this model was fitted without item_features: fit(user_items, item_features=...)")
-        return apply_prior(self.prior_coefficients, np.atleast_2d(np.asarray(item_features, np.float32)))
+        dim = len(self.prior_coefficients) - 1
+        return apply_prior(self.prior_coefficients, matrices.check_more_features(item_features, dim, rows))
+
+    def _history_of(self, userid: int, user_items: Any) -> sparse.csr_array:
+        """[1, items], from the matrix of all users or from one row of it."""
+        row = _one(userid, "userid")
+        if (sparse.issparse(user_items) or isinstance(user_items, np.ndarray)) and user_items.ndim == 2:
+            users = int(user_items.shape[0])
+            if users > 1:
+                if not 0 <= row[0] < users:
+                    raise UnknownId(f"user {row[0]} has no row in user_items, which has {users} rows")
+                user_items = (user_items if isinstance(user_items, np.ndarray) else sparse.csr_array(user_items))[row]
+        return self._check_history(user_items, 1)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         if self.prior_coefficients is None:
@@ -157,13 +288,46 @@ class IALS(FactorModel):
         super()._restore(arrays)
         self.prior_coefficients = arrays.get("prior_coefficients")
 
-    def _set_factors(self, users: np.ndarray, items: np.ndarray) -> None:
-        super()._set_factors(users, items)
-        self._row_solver = None
+    def _set_users(self, factors: np.ndarray) -> None:
+        super()._set_users(factors)
+        self._solvers.pop("items", None)
+
+    def _set_items(self, factors: np.ndarray) -> None:
+        super()._set_items(factors)
+        self._solvers.pop("users", None)
+
+    def _solver(self, side: Literal["users", "items"]) -> FoldIn:
+        """Row solves of one side, against the factors that the other side has now."""
+        kept = self._solvers.get(side)
+        if kept is None or kept.objective != self.objective:
+            kept = FoldIn.of(self.item_factors if side == "users" else self.user_factors, self.objective)
+            self._solvers[side] = kept
+        return kept
 
     def _fold_in(self, user_items: sparse.csr_array) -> np.ndarray:
-        if self._row_solver is None:
-            self._row_solver = FoldIn.of(self.item_factors, self.objective)
-        spans = zip(user_items.indptr[:-1], user_items.indptr[1:], strict=True)
-        factors, solver = self.item_factors, self._row_solver
-        return np.stack([solver.solve(factors[user_items.indices[a:b]], user_items.data[a:b]) for a, b in spans])
+        return self._solver("users").solve_rows(self.item_factors, user_items)
+
+    def _fold_in_items(self, item_users: sparse.csr_array, item_features: np.ndarray | None) -> np.ndarray:
+        prior = None
+        if item_features is not None:
+            prior = self._prior(item_features, matrices.shape(item_users)[0])
+        elif self.prior_coefficients is not None:
+            raise InvalidInput(
+                "this model was fitted with item_features, which are a part of every item's row solve: pass those of "
+                "these items as item_features, a zero row for an item without"
+            )
+        return self._solver("items").solve_rows(self.user_factors, item_users, prior)
+
+
+def _one(row: int, name: str) -> np.ndarray:
+    """int64 [1] for one integer."""
+    rows, single = as_rows(row)
+    if not single:
+        raise InvalidInput(f"{name} is {row!r}: explain takes one integer")
+    return rows
+
+
+def _finite(factors: np.ndarray) -> np.ndarray:
+    if not np.isfinite(factors).all():
+        raise FitDiverged("the new factors are not finite: scale the weights down to around 1")
+    return factors

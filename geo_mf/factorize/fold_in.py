@@ -6,7 +6,7 @@ Serving solves one row at a time, where compiling a shape would cost a thousand 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, sparse
 
 from geo_mf.factorize.ials import Objective
 
@@ -61,6 +61,30 @@ class FoldIn:
         else:
             rotated = linalg.solve((x.T * c) @ x + np.diag(diagonal), x.T @ c + pull, assume_a="pos")
         return (rotated @ self.basis.T).astype(np.float32)
+
+    def solve_rows(
+        self, factors: np.ndarray, histories: sparse.csr_array, priors: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The factors of many rows.
+
+        Args:
+            factors: [size, K], the fixed side.
+            histories: CSR [n, size] of positive weights.
+            priors: [n, K] or None.
+
+        Returns:
+            float32 [n, K].
+        """
+        solved = np.zeros((len(histories.indptr) - 1, len(self.basis)), np.float32)
+        for row, (start, stop) in enumerate(zip(histories.indptr[:-1], histories.indptr[1:], strict=True)):
+            prior = None if priors is None else priors[row]
+            solved[row] = self.solve(factors[histories.indices[start:stop]], histories.data[start:stop], prior)
+        return solved
+
+    def normal_matrix(self, history: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """a0 HᵀH + lam r I + Xᵀ C X, float64 [K, K], for one row's history X [n, K] and weights [n]."""
+        x, c, diagonal, _ = self._system(history, weights)
+        return self.basis @ ((x.T * c) @ x + np.diag(diagonal)) @ self.basis.T
 
     def contributions(self, history: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """What each item of the history adds to the scores of the targets (Hu et al. 2008, section 5).

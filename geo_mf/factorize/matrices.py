@@ -1,11 +1,16 @@
 """What estimators accept as matrices, and what they say about the rest."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
 
 from geo_mf.errors import InvalidInput
+
+Name = Literal["user_items", "item_users"]
+"""Arguments that are matrices."""
+
+_AXES = {"user_items": ("user", "item"), "item_users": ("item", "user")}
 
 
 def shape(matrix: Any) -> tuple[int, int]:
@@ -14,55 +19,52 @@ def shape(matrix: Any) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def check(user_items: Any, allow_negative: bool = False) -> sparse.csr_array:
-    """A float32 CSR copy [users, items]: duplicates summed, zeros removed, indices sorted. The input stays as it is.
+def check(matrix: Any, allow_negative: bool = False, name: Name = "user_items") -> sparse.csr_array:
+    """A float32 CSR copy: duplicates summed, zeros removed, indices sorted. The input stays as it is.
 
     Raises:
         InvalidInput: not a two-dimensional matrix of real numbers, empty along an axis, or a value that is negative,
             NaN, infinite, or infinite as float32.
     """
-    if not sparse.issparse(user_items):
-        if not isinstance(user_items, np.ndarray) or user_items.ndim != 2:
+    row, column = _AXES[name]
+    if not sparse.issparse(matrix):
+        if not isinstance(matrix, np.ndarray) or matrix.ndim != 2:
             raise InvalidInput(
-                f"user_items is {type(user_items).__name__}: give a scipy sparse matrix of shape [users, items] "
+                f"{name} is {type(matrix).__name__}: give a scipy sparse matrix of shape [{row}s, {column}s] "
                 "(Interactions have to_csr())"
             )
-    if user_items.dtype.kind not in "biuf":
-        raise InvalidInput(f"user_items holds {user_items.dtype}: weights must be real numbers")
-    matrix = sparse.csr_array(user_items, copy=False)
-    if matrix.ndim != 2 or 0 in shape(matrix):
-        raise InvalidInput(f"user_items has shape {matrix.shape}: it needs at least one user and one item")
+    if matrix.dtype.kind not in "biuf":
+        raise InvalidInput(f"{name} holds {matrix.dtype}: weights must be real numbers")
+    given = sparse.csr_array(matrix, copy=False)
+    if given.ndim != 2 or 0 in shape(given):
+        raise InvalidInput(f"{name} has shape {given.shape}: it needs at least one {row} and one {column}")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is named below
-        data = matrix.data.astype(np.float32)
+        data = given.data.astype(np.float32)
     if not allow_negative and data.size and data.min() < 0:
         raise InvalidInput(
-            f"user_items holds a negative weight ({data.min():g}): weights say how sure an interaction is; "
+            f"{name} holds a negative weight ({data.min():g}): weights say how sure an interaction is; "
             "leave dislikes out"
         )
-    matrix = sparse.csr_array((data, matrix.indices.copy(), matrix.indptr.copy()), shape=matrix.shape)
-    matrix.sum_duplicates()
-    if not np.isfinite(matrix.data).all():
+    checked = sparse.csr_array((data, given.indices.copy(), given.indptr.copy()), shape=given.shape)
+    checked.sum_duplicates()
+    if not np.isfinite(checked.data).all():
         raise InvalidInput(
-            "user_items holds NaN, infinity or a number beyond float32: remove those entries or give them a finite "
+            f"{name} holds NaN, infinity or a number beyond float32: remove those entries or give them a finite "
             "weight, around 1"
         )
-    matrix.eliminate_zeros()
-    return matrix
+    checked.eliminate_zeros()
+    return checked
 
 
 def check_features(features: Any, users_items: tuple[int, int]) -> np.ndarray:
-    """Dense float32 features [items, dim].
+    """Dense float32 features [items, dim] for a fit.
 
     Raises:
         InvalidInput: another number of rows than items (and says when they look like users), or not two-dimensional.
     """
-    if sparse.issparse(features):
-        raise InvalidInput("item_features is sparse: give a dense array [items, dim] (features.toarray())")
-    try:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which RidgePrior names
-            features = np.asarray(features, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"item_features must be a table of numbers [items, dim]: {error}") from error
+    if isinstance(features, bool):
+        raise InvalidInput(f"item_features is {features}: to ask for a progress bar write show_progress={features}")
+    features = _dense(features)
     users, items = users_items
     if features.ndim != 2 or len(features) != items:
         hint = ""
@@ -72,26 +74,64 @@ def check_features(features: Any, users_items: tuple[int, int]) -> np.ndarray:
     return features
 
 
-def check_history(user_items: Any, rows: int, users_items: tuple[int, int]) -> sparse.csr_array:
-    """Histories for `rows` users over the items of a model of `users_items`, checked like `check`.
+def check_more_features(features: Any, dim: int, rows: int | None = None) -> np.ndarray:
+    """Dense float32 features [rows, dim] for a model that was fitted with `dim` of them; [dim] counts as one row.
 
-    One user's history may also be a sparse vector: that is what a row of a sparse array is.
+    Raises:
+        InvalidInput: another shape, or a number that is not finite.
+    """
+    features = np.atleast_2d(_dense(features))
+    if features.ndim != 2 or features.shape[1] != dim or len(features) != (len(features) if rows is None else rows):
+        raise InvalidInput(
+            f"item_features has shape {features.shape}, expected ({'n' if rows is None else rows}, {dim}): "
+            "a row for each item, with the columns that the model was fitted with"
+        )
+    if not np.isfinite(features).all():
+        row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
+        raise InvalidInput(f"item_features must be finite; row {row} is not: remove or replace its NaN or infinity")
+    return features
+
+
+def check_history(
+    matrix: Any,
+    rows: int,
+    users_items: tuple[int, int],
+    allow_negative: bool = False,
+    name: Name = "user_items",
+) -> sparse.csr_array:
+    """Histories of `rows` users (or items) over all items (or users) of a model of `users_items`, checked like `check`.
+
+    One history may also be a sparse vector: that is what a row of a sparse array is.
 
     Raises:
         InvalidInput: the shape differs; a transposed matrix is recognised and named.
     """
-    if sparse.issparse(user_items) and user_items.ndim == 1:
-        user_items = user_items.reshape(1, -1)
-    matrix = check(user_items)
-    found = shape(matrix)
-    users, items = users_items
-    if found[1] != items:
-        hint = f"pass user_items[userid], with {items} columns, one for each item of the model"
-        if found[0] == items or found[1] == users:
-            hint = "it looks transposed: rows must be users and columns items, so take the rows of the transpose (.T)"
-        raise InvalidInput(f"user_items has shape {found}, expected ({rows}, {items}): {hint}")
+    row, column = _AXES[name]
+    size, other = users_items if name == "user_items" else users_items[::-1]
+    if sparse.issparse(matrix) and matrix.ndim == 1:
+        matrix = matrix.reshape(1, -1)
+    checked = check(matrix, allow_negative, name)
+    found = shape(checked)
+    if found[1] != other:
+        hint = f"pass {name}[{row}id], with {other} columns, one for each {column} of the model"
+        if found[0] == other or found[1] == size:
+            hint = (
+                f"it looks transposed: rows must be {row}s and columns {column}s, "
+                "so take the rows of the transpose (.T)"
+            )
+        raise InvalidInput(f"{name} has shape {found}, expected ({rows}, {other}): {hint}")
     if found[0] != rows:
         raise InvalidInput(
-            f"user_items has {found[0]} rows for {rows} users asked for: pass user_items[userid], one row for each"
+            f"{name} has {found[0]} rows for {rows} {row}s asked for: pass {name}[{row}id], one row for each"
         )
-    return matrix
+    return checked
+
+
+def _dense(features: Any) -> np.ndarray:
+    if sparse.issparse(features):
+        raise InvalidInput("item_features is sparse: give a dense array [items, dim] (features.toarray())")
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is named later
+            return np.asarray(features, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"item_features must be a table of numbers [items, dim]: {error}") from error

@@ -66,7 +66,7 @@ def real(name: str, found: Any, expected: str, holds: Callable[[float], bool]) -
 
 
 def seed(found: Any) -> RandomState:
-    """What `random_state` may be: an integer of at least 0, a numpy Generator or RandomState, or None; InvalidInput for anything else."""
+    """What `random_state` may be: an integer of at least 0, a numpy Generator or RandomState, or None."""
     if found is None or isinstance(found, (np.random.Generator, np.random.RandomState)):
         return found
     if not isinstance(found, Integral) or isinstance(found, bool) or found < 0:

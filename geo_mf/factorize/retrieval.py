@@ -2,16 +2,17 @@
 
 A model adds how the factors are learned. It calls `_set_factors` when it has them, and overrides
 
-- `user_vectors` and `item_vectors`, when a score is more than the inner product of two factors: with biases it is
-  <[w, 1, b_u], [h, b_i, 1]>;
-- `_fold_in`, when a history alone decides a user's vector, and `_fold_in_items` likewise;
-- `_settings`, `_arrays` and `_restore`, when it has more to save than its settings and factors.
+- `user_vectors` and `item_vectors`, when a score is more than the inner product of two factors. With biases it is
+  <[w, b_u, 1], [h, 1, b_i]>: such a model keeps the vectors, and gives their first K columns as factors;
+- `_fold_in`, when a history alone decides a user's vector, and `_fold_in_items`, when it decides an item's factor;
+- `_check_history`, when histories may hold more than positive weights;
+- `_settings`, `_arrays` and `_restore`, when it saves more than plain settings and two tables of factors.
 
 Names and order of arguments are those of `implicit` 0.7.3; what differs on purpose is listed in `estimators.py`.
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from scipy import sparse
@@ -26,21 +27,31 @@ Ranked = tuple[np.ndarray, np.ndarray] | tuple[list[np.ndarray], list[np.ndarray
 """Ids (int32) and scores (float32). One row in: 1-D arrays. Many rows in: 2-D arrays, or lists of 1-D arrays when some
 rows have fewer results than others: a missing result is never padded."""
 
+_Table = Literal["items", "unit items", "unit users"]
+
+_PAIRS = 1 << 16
+"""Pairs whose vectors are held at once by `predict`."""
+
 
 class FactorModel(Parameters):
-    """User and item factors, and the questions they answer."""
+    """User and item factors, and the questions they answer.
 
-    _users: np.ndarray | None = None
-    _items: np.ndarray | None = None
+    Factors are read-only: what is prepared from them once, such as an index of the items, must stay true.
+    """
+
+    def __init__(self) -> None:
+        self._users: np.ndarray | None = None
+        self._items: np.ndarray | None = None
+        self._indexes: dict[_Table, ExactIndex] = {}
 
     @property
     def user_factors(self) -> np.ndarray:
-        """float32 [users, K]. Raises InvalidInput before `fit`."""
+        """float32 [users, K], read-only. Raises InvalidInput before `fit`."""
         return _fitted(self._users)
 
     @property
     def item_factors(self) -> np.ndarray:
-        """float32 [items, K]. Raises InvalidInput before `fit`."""
+        """float32 [items, K], read-only. Raises InvalidInput before `fit`."""
         return _fitted(self._items)
 
     @property
@@ -98,21 +109,42 @@ class FactorModel(Parameters):
         seen = None
         if filter_already_liked_items and history is not None:
             seen = np.split(history.indices, history.indptr[1:-1])
-        vectors = self.item_vectors
-        return _search(vectors, queries, N, mask(items, filter_items, len(vectors), "item"), seen, single)
+        index = self._index("items")
+        return _search(index, queries, N, mask(items, filter_items, index.size, "item"), seen, single)
 
     def similar_items(
         self,
         itemid: Rows,
         N: int = 10,
+        recalculate_item: bool = False,
+        item_users: Any = None,
         filter_items: Rows | None = None,
         items: Rows | None = None,
+        item_features: np.ndarray | None = None,
     ) -> Ranked:
-        """The items nearest by cosine of factors, the item itself included; arguments and errors as in `recommend`."""
+        """The items nearest by cosine of factors, the item itself included.
+
+        Args:
+            itemid: a row, or several.
+            N: how many items at most.
+            recalculate_item: fold the histories in instead of using the stored factors; `itemid` may then be any
+                number.
+            item_users: sparse matrix with the whole history of each item asked for, one row for each; only for
+                `recalculate_item`.
+            filter_items: items never to return.
+            items: rank these items only. It composes with `filter_items`.
+            item_features: see `recalculate_item`, the method; only for `recalculate_item`, the argument.
+
+        Raises:
+            InvalidInput, UnknownId: as in `recommend` and `recalculate_item`.
+        """
         itemids, single = as_rows(itemid)
-        unit = _unit(self.item_factors)
-        queries = unit[in_range(itemids, len(unit), "item")]
-        return _search(unit, queries, N, mask(items, filter_items, len(unit), "item"), None, single)
+        index = self._index("unit items")
+        if recalculate_item:
+            queries = _unit(self._recalculated_items(len(itemids), item_users, item_features))
+        else:
+            queries = _unit(self.item_factors[in_range(itemids, index.size, "item")])
+        return _search(index, queries, N, mask(items, filter_items, index.size, "item"), None, single)
 
     def similar_users(
         self,
@@ -123,18 +155,43 @@ class FactorModel(Parameters):
     ) -> Ranked:
         """The users nearest by cosine of factors, the user itself included; arguments and errors as in `recommend`."""
         userids, single = as_rows(userid)
-        unit = _unit(self.user_factors)
-        queries = unit[in_range(userids, len(unit), "user")]
-        return _search(unit, queries, N, mask(users, filter_users, len(unit), "user"), None, single)
+        index = self._index("unit users")
+        queries = _unit(self.user_factors[in_range(userids, index.size, "user")])
+        return _search(index, queries, N, mask(users, filter_users, index.size, "user"), None, single)
 
     def recalculate_user(self, userid: Rows, user_items: Any) -> np.ndarray:
-        """Users' vectors from histories alone, by the exact row solve: [dim] for one row of user_items, [n, dim] for n.
+        """Users' vectors from histories alone, float32; the model stays as it is.
+
+        Args:
+            userid: a row, or several; any numbers, for only how many there are counts.
+            user_items: sparse matrix, the whole history of each.
+
+        Returns:
+            [dim] for one user, [n, dim] for several. The inner products with `item_vectors` are the scores.
 
         Raises:
             InvalidInput: shapes disagree, or this model cannot recalculate users.
         """
         userids, single = as_rows(userid)
         folded = self._fold_in(self._check_history(user_items, len(userids)))
+        return folded[0] if single else folded
+
+    def recalculate_item(self, itemid: Rows, item_users: Any, item_features: np.ndarray | None = None) -> np.ndarray:
+        """Items' factors from histories alone, float32; the model stays as it is.
+
+        Args:
+            itemid: a row, or several; any numbers, for only how many there are counts.
+            item_users: sparse matrix, the whole history of each.
+            item_features: float [n, dim], when the model was fitted with features; a zero row for an item without.
+
+        Returns:
+            [K] for one item, [n, K] for several.
+
+        Raises:
+            InvalidInput: shapes disagree, features are missing or unasked for, or this model cannot recalculate items.
+        """
+        itemids, single = as_rows(itemid)
+        folded = self._recalculated_items(len(itemids), item_users, item_features)
         return folded[0] if single else folded
 
     def predict(self, userids: Rows, itemids: Rows) -> np.ndarray:
@@ -157,9 +214,13 @@ class FactorModel(Parameters):
                 f"{len(users)} users and {len(items)} items: give as many of one as of the other, or one"
             )
         user_vectors, item_vectors = self.user_vectors, self.item_vectors
-        left = user_vectors[in_range(users, len(user_vectors), "user")]
-        right = item_vectors[in_range(items, len(item_vectors), "item")]
-        scores = np.einsum("nk,nk->n", *np.broadcast_arrays(left, right))
+        users, items = np.broadcast_arrays(
+            in_range(users, len(user_vectors), "user"), in_range(items, len(item_vectors), "item")
+        )
+        scores = np.empty(len(users), np.float32)
+        for start in range(0, len(users), _PAIRS):
+            pairs = slice(start, start + _PAIRS)
+            scores[pairs] = np.einsum("nk,nk->n", user_vectors[users[pairs]], item_vectors[items[pairs]])
         return scores[0] if one_user and one_item else scores
 
     def save(self, path: str | Path) -> None:
@@ -187,9 +248,15 @@ class FactorModel(Parameters):
             f"{type(self).__name__} cannot recalculate a user from a history: use the stored user, or fit again"
         )
 
+    def _fold_in_items(self, item_users: sparse.csr_array, item_features: np.ndarray | None) -> np.ndarray:
+        """Checked histories [n, users] -> items' factors float32 [n, K]."""
+        raise InvalidInput(
+            f"{type(self).__name__} cannot recalculate an item from a history: use the stored item, or fit again"
+        )
+
     def _check_history(self, user_items: Any, rows: int) -> sparse.csr_array:
         """`rows` histories over this model's items, as `_fold_in` takes them."""
-        return matrices.check_history(user_items, rows, (len(self.user_factors), len(self.item_factors)))
+        return matrices.check_history(user_items, rows, self._shape)
 
     def _settings(self) -> dict[str, Any]:
         """Settings as JSON can hold them; the constructor takes them back."""
@@ -206,9 +273,42 @@ class FactorModel(Parameters):
         """Take back what `_arrays` gave."""
         self._set_factors(arrays["user_factors"], arrays["item_factors"])
 
+    # --- what a model calls ------------------------------------------------------------------------------------------
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return len(self.user_factors), len(self.item_factors)
+
     def _set_factors(self, users: np.ndarray, items: np.ndarray) -> None:
         """Factors float32 [users, K] and [items, K], in place of any before."""
-        self._users, self._items = users, items
+        self._set_users(users)
+        self._set_items(items)
+
+    def _set_users(self, factors: np.ndarray) -> None:
+        self._users = _read_only(factors)
+        self._indexes.pop("unit users", None)
+
+    def _set_items(self, factors: np.ndarray) -> None:
+        self._items = _read_only(factors)
+        self._indexes.pop("items", None)
+        self._indexes.pop("unit items", None)
+
+    def _recalculated_items(self, rows: int, item_users: Any, item_features: np.ndarray | None) -> np.ndarray:
+        if item_users is None:
+            raise InvalidInput("item_users is needed to recalculate items: pass item_users[itemid]")
+        return self._fold_in_items(
+            matrices.check_history(item_users, rows, self._shape, name="item_users"), item_features
+        )
+
+    def _index(self, table: _Table) -> ExactIndex:
+        """The index of a table. It holds a copy, which takes longer to make than a search of it."""
+        if table not in self._indexes:
+            if table == "items":
+                vectors = self.item_vectors
+            else:
+                vectors = _unit(self.item_factors if table == "unit items" else self.user_factors)
+            self._indexes[table] = ExactIndex(vectors)
+        return self._indexes[table]
 
 
 def _fitted(factors: np.ndarray | None) -> np.ndarray:
@@ -223,8 +323,15 @@ def _unit(factors: np.ndarray) -> np.ndarray:
     return factors / np.where(norms > 0, norms, 1)
 
 
+def _read_only(factors: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to."""
+    view = factors.view()
+    view.flags.writeable = False
+    return view
+
+
 def _search(
-    vectors: np.ndarray,
+    index: ExactIndex,
     queries: np.ndarray,
     N: int,
     allowed: np.ndarray | None,
@@ -232,11 +339,14 @@ def _search(
     single: bool,
 ) -> Ranked:
     # No list is longer than the rows there are, whatever N is: the search sets N places aside for each query.
-    hits = ExactIndex(vectors).search(queries, min(whole("N", N, 1), len(vectors)), allowed, seen)
-    ids = [rows[:n] for rows, n in zip(hits.rows, hits.counts, strict=True)]
-    scores = [row[:n] for row, n in zip(hits.scores, hits.counts, strict=True)]
+    hits = index.search(queries, min(whole("N", N, 1), index.size), allowed, seen)
+    counts = hits.counts
     if single:
-        return ids[0], scores[0]
-    if len({len(row) for row in ids}) == 1:
-        return np.stack(ids), np.stack(scores)
-    return ids, scores
+        return hits.rows[0, : counts[0]], hits.scores[0, : counts[0]]
+    if np.all(counts == counts[:1]):
+        width = int(counts.max(initial=0))
+        return hits.rows[:, :width], hits.scores[:, :width]
+    return (
+        [rows[:n] for rows, n in zip(hits.rows, counts, strict=True)],
+        [scores[:n] for scores, n in zip(hits.scores, counts, strict=True)],
+    )

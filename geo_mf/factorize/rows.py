@@ -39,3 +39,35 @@ def mask(only: Any, never: Any, size: int, kind: str) -> np.ndarray | None:
     if never is not None:
         allowed[in_range(as_rows(never)[0], size, kind)] = False
     return allowed
+
+
+def to_write(rows: np.ndarray, size: int, kind: str) -> np.ndarray:
+    """The rows themselves, when they can be written to a table of `size` rows, which may grow at its end.
+
+    Raises:
+        InvalidInput: a row is named twice.
+        UnknownId: a row is negative, or the new rows are not size, size + 1, ... in this order.
+    """
+    in_range(rows[rows < 0], size, kind)
+    unique, counts = np.unique(rows, return_counts=True)
+    if len(unique) < len(rows):
+        raise InvalidInput(
+            f"{kind} {unique[counts > 1][0]} is named twice: give each {kind} once, with all its history"
+        )
+    new = rows[rows >= size]
+    wrong = new[new != np.arange(size, size + len(new))]
+    if len(wrong):
+        raise UnknownId(
+            f"{kind} {wrong[0]} is not in this model, whose {kind}s are 0 to {size - 1}: new {kind}s must be "
+            f"{size}, {size + 1}, ... in this order, without a gap (an empty history for one that has none yet)"
+        )
+    return rows
+
+
+def written(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A copy of the table [n, K] with `values` [m, K] at `rows`, grown as far as they reach; the rest is as it was."""
+    size = max(len(table), int(rows.max(initial=-1)) + 1)
+    copy = np.zeros((size, table.shape[1]), table.dtype)
+    copy[: len(table)] = table
+    copy[rows] = values
+    return copy
