@@ -8,8 +8,12 @@ os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import sparse
+
+import geo_mf as gm
+from geo_mf.data.interactions import ReadReport
 
 SIZE = 24  # users, and items that somebody touched
 
@@ -31,3 +35,32 @@ def checkerboard() -> sparse.csr_array:
 def board(n: int) -> sparse.csr_array:
     user, item = np.indices((n, n))
     return sparse.csr_array(((user % 2 == item % 2) & (user != item)).astype(np.float32))
+
+
+def small_interactions() -> gm.Interactions:
+    """The checkerboard over users 100..123 and items "i0".."i23", in weights of 1 to 3, and one item nobody lists."""
+    user, item = (axis.tolist() for axis in board(SIZE).nonzero())
+    weights = [1 + (u + i) % 3 for u, i in zip(user, item, strict=True)]
+    users, items = [100 + u for u in user], [f"i{i}" for i in item]
+    return gm.Interactions.from_arrays([*users, 100], [*items, "unlisted"], np.asarray([*weights, 1.0]))
+
+
+def small_catalog() -> gm.Catalog:
+    """Even items are about water, odd ones about mountains; "wet" and "steep" are new, "bare" is new and mute."""
+    words = "amber birch cedar delta ember fjord grove heron islet jetty knoll larch maple night ocean pearl".split()
+    ids = [*(f"i{i}" for i in range(SIZE)), "wet", "steep", "bare"]
+    topics = [*(i % 2 for i in range(SIZE)), 0, 1, 0]
+    lines = ("boats on rivers and lakes of water", "mountains of rock and paths of snow")
+    texts = [f"{lines[topic]} {words[i % len(words)]}" for i, topic in enumerate(topics)]
+    texts[-1] = ""
+    titles = [f"Title of {id}" for id in ids]
+    titles[4] = "<b>Fish & 'chips'</b>"
+    table = pa.table({"item_id": ids, "title": titles, "year": range(1980, 1980 + len(ids)), "topic": topics})
+    return gm.Catalog(gm.IdMap(ids), texts, table, "item_id", "title", ReadReport(len(ids), len(ids), unit="row"))
+
+
+@pytest.fixture(scope="session")
+def recommender() -> gm.Recommender:
+    """Built from the two above, in memory, with a hashing encoder and a blend that is not learned."""
+    config = gm.BuildConfig.of(factors=8, iterations=8, cache=False, learn_blend=False)
+    return gm.build(small_interactions(), small_catalog(), config=config, encoder=gm.HashEncoder(dim=32))

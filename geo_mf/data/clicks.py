@@ -10,6 +10,9 @@ from geo_mf.errors import InvalidInput, UnknownId
 
 __all__ = ["Clicks", "click_rows"]
 
+MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
+"""Within these bounds a row solve keeps enough digits, whatever the mix."""
+
 Clicks = Sequence[Any] | Mapping[Any, float]
 """Ids of items, or a mapping from id to weight; a weight of 1 is one ordinary interaction."""
 
@@ -18,7 +21,7 @@ def click_rows(clicks: Clicks, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
     """Each click's row, int64 [n], and weight, float32 [n]; an item named twice is there twice.
 
     Raises:
-        InvalidInput: not a list or mapping of ids, or a weight that is not a finite number above 0.
+        InvalidInput: not a list or mapping of ids, or a weight outside MIN_WEIGHT..MAX_WEIGHT.
         UnknownId: an item that is not in `items`.
     """
     if isinstance(clicks, str | bytes):
@@ -32,13 +35,13 @@ def click_rows(clicks: Clicks, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     if given.dtype.kind not in "iuf":
         raise InvalidInput(f"weights of the history must be numbers, not {given.tolist()}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused
-        weights = given.astype(np.float32)
-    wrong = ~(np.isfinite(weights) & (weights > 0))
+    wrong = ~((given >= MIN_WEIGHT) & (given <= MAX_WEIGHT))  # NaN is wrong too
     if wrong.any():
-        found = given[wrong][0]
-        raise InvalidInput(f"a weight of the history is {found}; expected a finite number above 0, around 1")
+        raise InvalidInput(
+            f"a weight of the history is {given[wrong][0]}; expected a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, "
+            "and around 1"
+        )
     try:
-        return items.rows(ids).astype(np.int64), weights
+        return items.rows(ids).astype(np.int64), given.astype(np.float32)
     except UnknownId as error:
         raise UnknownId(f"history: {error}") from error

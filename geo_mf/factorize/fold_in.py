@@ -98,8 +98,14 @@ class FoldIn:
             float64 [n, m]; a column sums to <solve(history, weights), target>.
         """
         x, c, diagonal, _ = self._system(history, weights)
-        system = (x.T * c) @ x + np.diag(diagonal)
         rotated = targets.astype(np.float64) @ self.basis
+        n, rank = x.shape
+        if n < rank:
+            root = np.sqrt(c)[:, None]
+            scaled = root * x / diagonal
+            small = scaled @ (root * x).T + np.eye(n)
+            return root * linalg.solve(small, scaled @ rotated.T, assume_a="pos") if n else np.zeros((0, len(targets)))
+        system = (x.T * c) @ x + np.diag(diagonal)
         return (c[:, None] * x) @ linalg.solve(system, rotated.T, assume_a="pos")
 
     def _system(self, history: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
