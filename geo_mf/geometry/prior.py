@@ -79,7 +79,8 @@ class RidgePrior:
     def fit(self, factors: np.ndarray) -> np.ndarray:
         """Coefficients float32 [dim + 1, K] for item factors [items, K]."""
         right = (self.weighted.T @ factors).astype(np.float64)
-        return linalg.cho_solve((self.factor, True), right).astype(np.float32)
+        # In C order, as it comes back from disk: sums over the other order would round differently.
+        return linalg.cho_solve((self.factor, True), right).astype(np.float32, order="C")
 
     def penalty(self, coefficients: np.ndarray) -> float:
         """alpha rbar |B|^2, for coefficients [dim + 1, K]."""

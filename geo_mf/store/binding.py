@@ -10,7 +10,7 @@ from scipy import sparse
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import ReadReport
-from geo_mf.errors import IncompatibleIndex
+from geo_mf.errors import IncompatibleIndex, InvalidInput
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.index.faiss import FaissIndex
@@ -21,9 +21,16 @@ from geo_mf.text.encoder import TextEncoder, encoder_from_spec
 
 
 def save(rec: Recommender, out: str | Path) -> str:
-    """Publish a recommender as a new version of the index at `out`; errors as in `publish`. Returns the version."""
+    """Publish a recommender as a new version of the index at `out`. Returns the version.
+
+    Raises:
+        InvalidInput: its index is not a FaissIndex, Parquet cannot hold a column of its catalogue, or as in `publish`.
+        OSError: as in `publish`.
+    """
     if not isinstance(rec.index, FaissIndex):
-        raise IncompatibleIndex(f"only a FaissIndex can be published, not {type(rec.index).__name__}: build it again")
+        raise InvalidInput(
+            f"the index is {type(rec.index).__name__}; only a FaissIndex can be published: use FaissIndex(rec.vectors)"
+        )
     contents: dict[str, np.ndarray | pa.Table | bytes] = {
         "user_ids": pa.table({"id": rec.users.ids}),
         "item_ids": pa.table({"id": rec.catalog.items.ids}),
@@ -38,7 +45,10 @@ def save(rec: Recommender, out: str | Path) -> str:
         "history_weights": rec.history.data,
         "index": rec.index.to_bytes(),
     }
-    return publish(out, contents, _meta(rec))
+    try:
+        return publish(out, contents, _meta(rec))
+    except pa.ArrowNotImplementedError as error:
+        raise InvalidInput(f"a column of the catalogue cannot be stored: {error}; drop it or convert it") from error
 
 
 def load(
