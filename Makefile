@@ -3,7 +3,7 @@ PY ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types notebooks clean
 
 demo: .venv/.ok
 	@$(BIN)/geo-mf demo
@@ -18,6 +18,10 @@ lint: .venv/.ok-dev
 types: .venv/.ok-dev
 	@$(BIN)/pyright
 
+# The pages beside the notebooks' sources, run and rendered again.
+notebooks: .venv/.ok-dev
+	@$(BIN)/python notebooks/render.py
+
 clean:
 	rm -rf .venv indexes/*/ .pytest_cache .ruff_cache .hypothesis
 
@@ -31,8 +35,8 @@ clean:
 	@$(PIP) -e '.[demo]'
 	@touch $@
 
-# What a developer needs besides. pyright brings its own node.
+# What a developer needs besides.
 .venv/.ok-dev: .venv/.ok
 	@echo "Installing the tools for tests into .venv."
-	@$(PIP) -e '.[dev]' 'pyright[nodejs]'
+	@$(PIP) -e '.[dev]'
 	@touch $@
