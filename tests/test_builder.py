@@ -85,18 +85,22 @@ def test_nothing_to_learn_from(weights: Any) -> None:
 
 
 def test_users_with_nothing_left_are_not_known() -> None:
-    interactions = gm.Interactions.from_arrays([1, 2, 3], ["i1", "unlisted", "i2"], np.asarray([1.0, 1.0, 0.0]))
-    rec = quick(interactions, small_catalog())
-    assert rec.users.ids.to_pylist() == [1]
-    assert len(rec.history.indptr) == 2
+    known = small_interactions()
+    users, items = known.users.take(known.user_rows), known.items.take(known.item_rows)
+    weights = np.r_[known.weights, 1.0, 0.0]
+    rec = quick(gm.Interactions.from_arrays([*users, 1, 2], [*items, "unlisted", "i2"], weights), small_catalog())
+    assert sorted(rec.users.ids.to_pylist()) == list(range(100, 100 + SIZE))
+    assert len(rec.history.indptr) == SIZE + 1
 
 
 def test_what_a_weight_means() -> None:
-    interactions = gm.Interactions.from_arrays([1, 1, 2], ["a", "b", "b"], np.asarray([1.0, 3.0, 8.0]))
-    wanted = {"linear": np.asarray([1.0, 3, 8]), "log": np.log1p([1.0, 3, 8]), "uniform": np.ones(3)}
+    given = small_interactions().align(items=small_catalog().items)[0].to_csr()
+    assert set(given.data.tolist()) == {1, 2, 3}
+    wanted = {"linear": given.data, "log": np.log1p(given.data), "uniform": np.ones(given.nnz)}
     for weighting, weights in wanted.items():
-        found = quick(interactions, weighting=weighting).history.data
-        assert found == pytest.approx(weights / weights.mean(), rel=1e-6)
+        found = quick(small_interactions(), small_catalog(), weighting=weighting).history
+        assert np.array_equal(found.indices, given.indices)
+        assert found.data == pytest.approx(weights / weights.mean(), rel=1e-6)
 
 
 def test_dislikes_are_refused_whatever_a_weight_means() -> None:
@@ -106,11 +110,10 @@ def test_dislikes_are_refused_whatever_a_weight_means() -> None:
             quick(interactions, weighting=weighting)
 
 
-@pytest.mark.parametrize("settings", [{"learn_blend": True}, {"learn_blend": False}])
-def test_the_smallest_data(settings: dict[str, Any]) -> None:
+def test_the_smallest_data() -> None:
     catalog = small_catalog().take([0, 1, 26])
     for users, items in (([1], ["i0"]), ([1, 1], ["i0", "i1"]), ([1, 2], ["i0", "i0"])):
-        rec = quick(gm.Interactions.from_arrays(users, items), catalog, **settings)
+        rec = quick(gm.Interactions.from_arrays(users, items), catalog, learn_blend=True)
         assert np.isfinite(rec.vectors).all()
         assert len(rec.recommend(1, exclude_seen=False)) == 3
 
