@@ -26,7 +26,7 @@ import numpy as np
 from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
-from geo_mf.errors import FitDiverged, InvalidInput, UnknownId
+from geo_mf.errors import InvalidInput, UnknownId
 from geo_mf.factorize import matrices
 from geo_mf.factorize.fit import Callback, Settings, fit
 from geo_mf.factorize.fold_in import FoldIn
@@ -177,13 +177,13 @@ class IALS(FactorModel):
         Raises:
             InvalidInput: shapes disagree, a user is named twice, or the model has no factors yet.
             UnknownId: a row is negative, or new rows leave a gap or are out of order.
-            FitDiverged: a factor is infinite or NaN; nothing is stored then.
+            FitDiverged: a row has no finite solution; nothing is stored then.
         """
         with _ONE_FIT, threadpool_limits(1, "blas"):
             rows = to_write(as_rows(userids)[0], len(self.user_factors), "user")
             if len(rows):
                 solved = self._fold_in(self._check_history(user_items, len(rows)))
-                self._set_users(written(self.user_factors, rows, _finite(solved)))
+                self._set_users(written(self.user_factors, rows, solved))
         return self
 
     def partial_fit_items(self, itemids: Rows, item_users: Any, item_features: np.ndarray | None = None) -> Self:
@@ -202,13 +202,13 @@ class IALS(FactorModel):
             InvalidInput: shapes disagree, an item is named twice, features are missing or unasked for, or the model has
                 no factors yet.
             UnknownId: a row is negative, or new rows leave a gap or are out of order.
-            FitDiverged: a factor is infinite or NaN; nothing is stored then.
+            FitDiverged: a row has no finite solution; nothing is stored then.
         """
         with _ONE_FIT, threadpool_limits(1, "blas"):
             rows = to_write(as_rows(itemids)[0], len(self.item_factors), "item")
             if len(rows):
                 solved = self._recalculated_items(len(rows), item_users, item_features)
-                self._set_items(written(self.item_factors, rows, _finite(solved)))
+                self._set_items(written(self.item_factors, rows, solved))
         return self
 
     def explain(
@@ -325,9 +325,3 @@ def _one(row: int, name: str) -> np.ndarray:
     if not single:
         raise InvalidInput(f"{name} is {row!r}: explain takes one integer")
     return rows
-
-
-def _finite(factors: np.ndarray) -> np.ndarray:
-    if not np.isfinite(factors).all():
-        raise FitDiverged("the new factors are not finite: scale the weights down to around 1")
-    return factors

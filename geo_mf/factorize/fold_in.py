@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg, sparse
 
+from geo_mf.errors import FitDiverged
 from geo_mf.factorize.ials import Objective
+
+_REMEDY = "raise the regularization, or scale the weights down to around 1"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,20 @@ class FoldIn:
 
         Returns:
             float32 [K]; zero for an empty history without a prior.
+
+        Raises:
+            FitDiverged: the system is singular, or a factor does not fit float32.
         """
+        try:
+            with np.errstate(all="ignore"):  # what comes of it is named below
+                solved = self._solve(history, weights, prior).astype(np.float32)
+        except linalg.LinAlgError as error:
+            raise FitDiverged(f"a row's system is singular: {_REMEDY}") from error
+        if not np.isfinite(solved).all():
+            raise FitDiverged(f"a row's factor is not finite: {_REMEDY}")
+        return solved
+
+    def _solve(self, history: np.ndarray, weights: np.ndarray, prior: np.ndarray | None) -> np.ndarray:
         x, c, diagonal, ridge = self._system(history, weights)
         n, rank = x.shape
         pull = np.zeros(rank) if prior is None else ridge * (prior.astype(np.float64) @ self.basis)
@@ -56,11 +72,13 @@ class FoldIn:
             y = np.sqrt(c)[:, None] * x
             start = pull / diagonal
             small = (y / diagonal) @ y.T + np.eye(n)
-            dual = linalg.solve(small, np.sqrt(c) - y @ start, assume_a="pos") if n else np.zeros(0)
+            dual = linalg.solve(small, np.sqrt(c) - y @ start, assume_a="pos", check_finite=False) if n else np.zeros(0)
             rotated = start + (y.T @ dual) / diagonal
         else:
-            rotated = linalg.solve((x.T * c) @ x + np.diag(diagonal), x.T @ c + pull, assume_a="pos")
-        return (rotated @ self.basis.T).astype(np.float32)
+            rotated = linalg.solve(
+                (x.T * c) @ x + np.diag(diagonal), x.T @ c + pull, assume_a="pos", check_finite=False
+            )
+        return rotated @ self.basis.T
 
     def solve_rows(
         self, factors: np.ndarray, histories: sparse.csr_array, priors: np.ndarray | None = None
