@@ -2,9 +2,10 @@
 
     python benchmarks/movielens.py
 
-Both sides choose from a small grid on the training part alone (each user's last five interactions held out); the test
-part, the last fifth of all interactions, is ranked once. A user without training history gets the popular items from
-every system. Needs the [bench] extra.
+Both sides choose from a small grid on the training part alone, in the way they will be tested: at five moments inside
+it, fit on what came before, rank what came in the next sixth for the users met before. The test part, the last fifth
+of all interactions, is ranked once. A user without training history gets the popular items from every system. Needs
+the [bench] extra.
 """
 
 import itertools
@@ -18,19 +19,17 @@ import numpy as np
 from scipy import sparse
 
 import geo_mf as gm
+from geo_mf.data.interactions import Interactions
 from geo_mf.evaluation.baselines import ContentKNN, Popularity, touched
 from geo_mf.evaluation.metrics import ndcg, paired_bootstrap
 from geo_mf.evaluation.ranking import rank
 from geo_mf.evaluation.scorers import RecommenderScorer
-from geo_mf.evaluation.split import Split, leave_last, temporal_split
+from geo_mf.evaluation.split import Split, temporal_split
 
 K = 10
-OURS = {
-    "factors": (32, 64),
-    "unobserved_weight": (0.1, 1.0),
-    "regularization": (0.001, 0.003, 0.01),
-    "iterations": (10,),
-}
+ORIGINS = (0.4, 0.5, 0.6, 0.7, 0.8)
+HORIZON = 0.16
+OURS = {"factors": (32, 64), "unobserved_weight": (0.3, 1.0), "regularization": (0.003, 0.01)}
 THEIRS = {"factors": (16, 32, 64, 128), "regularization": (0.01, 1.0, 10.0), "alpha": (1.0, 5.0, 20.0)}
 
 
@@ -59,6 +58,23 @@ def per_user(scorer, split: Split, users: np.ndarray) -> np.ndarray:
     return ndcg(ranked, touched(split.test)[users], K)
 
 
+def met(split: Split) -> np.ndarray:
+    """Test users with training history."""
+    return np.intersect1d(split.train.user_rows, split.test.user_rows)
+
+
+def rolling(train: Interactions) -> list[Split]:
+    """Splits at several moments of the training part: everything before, and the next stretch after."""
+    times = np.sort(train.datetimes)
+    splits = []
+    for origin in ORIGINS:
+        start = times[int(origin * len(times))]
+        end = times[min(int((origin + HORIZON) * len(times)), len(times) - 1)]
+        before, after = train.datetimes <= start, (train.datetimes > start) & (train.datetimes <= end)
+        splits.append(Split(train.select(before), train.select(after), f"before {origin}"))
+    return splits
+
+
 def grid(settings: dict[str, tuple]):
     return [dict(zip(settings, values, strict=True)) for values in itertools.product(*settings.values())]
 
@@ -76,58 +92,52 @@ def main() -> None:
     catalog = gm.read_catalog(home / "movies.csv", item_col="movieId", text="{title}. {genres}")
     interactions, _ = interactions.align(items=catalog.items)
     split = temporal_split(interactions)
-    inner = leave_last(split.train, 5)
-    known = np.intersect1d(inner.train.user_rows, inner.test.user_rows)
+    folds = rolling(split.train)
 
     def ours(config: gm.BuildConfig, on: Split) -> RecommenderScorer:
         return RecommenderScorer(gm.build(on.train, catalog, config=config), on.users, on.items)
 
-    print(datasets.machine())
-    tried = []
-    for settings in grid(OURS):
-        value = per_user(ours(gm.BuildConfig(**settings), inner), inner, known).mean()
-        tried.append((value, settings))
-        print(f"validation  blend     {value:.4f}  {settings}", flush=True)
-    best = max(tried, key=lambda pair: pair[0])[1]
-    theirs_tried = []
-    for settings in grid(THEIRS):
-        value = per_user(Implicit(inner, **settings), inner, known).mean()
-        theirs_tried.append((value, settings))
-        print(f"validation  implicit  {value:.4f}  {settings}", flush=True)
-    theirs = max(theirs_tried, key=lambda pair: pair[0])[1]
+    def validated(name: str, make, settings: dict[str, float]) -> float:
+        values = np.concatenate([per_user(make(fold, settings), fold, met(fold)) for fold in folds])
+        print(f"validation  {name:9} {values.mean():.4f}  {settings}", flush=True)
+        return float(values.mean())
 
-    blend = ours(gm.BuildConfig(**best), split)
-    systems = [
-        blend,
-        RecommenderScorer(blend.rec, split.users, split.items, "factors"),
-        Implicit(split, **theirs),
-        Popularity(split.train),
-        ContentKNN(blend.embeddings, split.train),
-    ]
-    users = np.unique(split.test.user_rows)
-    met = users[np.isin(users, split.train.user_rows)]
+    print(datasets.machine())
+    print(f"validation on {sum(len(met(fold)) for fold in folds)} users at {len(folds)} moments")
+    best = max(grid(OURS), key=lambda s: validated("blend", lambda on, s: ours(gm.BuildConfig(**s), on), s))
+    theirs = max(grid(THEIRS), key=lambda s: validated("implicit", lambda on, s: Implicit(on, **s), s))
+
     print(f"\nblend: {best}\nimplicit: {theirs}\n")
-    for title, chosen in (("all test users", users), ("test users with training history", met)):
-        print(f"NDCG@{K}, global temporal split, {title} ({len(chosen)})")
-        ours_values = per_user(blend, split, chosen)
-        for system in systems:
-            values = per_user(system, split, chosen)
-            delta, low, high = paired_bootstrap(ours_values, values)
-            print(f"  {system.name:14} {values.mean():.4f}   blend minus it {delta:+.4f} [{low:+.4f}, {high:+.4f}]")
-    print()
-    inner_blend = ours(gm.BuildConfig(**best), inner)
-    print(f"NDCG@{K}, validation (each user's last five, {len(known)} users): the lists that the grids were chosen on")
-    reference = per_user(inner_blend, inner, known)
-    for system in (
-        inner_blend,
-        RecommenderScorer(inner_blend.rec, inner.users, inner.items, "factors"),
-        Implicit(inner, **theirs),
-        Popularity(inner.train),
-        ContentKNN(inner_blend.embeddings, inner.train),
+    compare(split, folds, lambda on: ours(gm.BuildConfig(**best), on), lambda on: Implicit(on, **theirs))
+
+
+def compare(split: Split, folds: list[Split], blend_on, implicit_on) -> None:
+    """Three tables: the test part for everybody, for users met before, and all moments together."""
+    by_moment = {}
+    for moment in (*folds, split):
+        blend = blend_on(moment)
+        systems = (
+            blend,
+            RecommenderScorer(blend.rec, moment.users, moment.items, "factors"),
+            implicit_on(moment),
+            Popularity(moment.train),
+            ContentKNN(blend.embeddings, moment.train),
+        )
+        by_moment[moment.name] = {one.name: per_user(one, moment, met(moment)) for one in systems}
+        if moment is split:
+            users = np.unique(split.test.user_rows)
+            everybody = {one.name: per_user(one, split, users) for one in systems}
+    last = by_moment[split.name]
+    pooled = {name: np.concatenate([values[name] for values in by_moment.values()]) for name in last}
+    for title, values in (
+        ("the test part, all users", everybody),
+        ("the test part, users met before", last),
+        ("all six moments, users met before (five of them chose the settings, of both sides)", pooled),
     ):
-        values = per_user(system, inner, known)
-        delta, low, high = paired_bootstrap(reference, values)
-        print(f"  {system.name:14} {values.mean():.4f}   blend minus it {delta:+.4f} [{low:+.4f}, {high:+.4f}]")
+        print(f"NDCG@{K}, {title} ({len(values['blend'])})")
+        for name, found in values.items():
+            delta, low, high = paired_bootstrap(values["blend"], found)
+            print(f"  {name:14} {found.mean():.4f}   blend minus it {delta:+.4f} [{low:+.4f}, {high:+.4f}]")
 
 
 if __name__ == "__main__":
