@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from geo_mf.errors import FitDiverged, GeoMFError, IncompatibleIndex, InvalidInput, MissingExtra, UnknownId
     from geo_mf.evaluation.run import evaluate
     from geo_mf.evaluation.split import Split
+    from geo_mf.factorize.biased import BiasedMF
     from geo_mf.factorize.estimators import IALS
     from geo_mf.index.exact import ExactIndex
     from geo_mf.index.faiss import FaissIndex
@@ -39,6 +40,7 @@ _HOME = {
     "Interactions": "data.interactions",
     "read_catalog": "data.read",
     "read_interactions": "data.read",
+    "BiasedMF": "factorize.biased",
     "IALS": "factorize.estimators",
     "HashEncoder": "text.encoder",
     "SentenceEncoder": "text.encoder",
@@ -55,6 +57,7 @@ _HOME = {
 }
 
 __all__ = [
+    "BiasedMF",
     "BuildConfig",
     "Catalog",
     "ExactIndex",

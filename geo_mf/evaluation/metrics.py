@@ -109,6 +109,16 @@ def exposure(ranked: NDArray[np.integer], n_items: int, k: int) -> NDArray[np.in
     return np.bincount(top[top >= 0], minlength=n_items)
 
 
+def rmse(predicted: NDArray[np.floating], observed: NDArray[np.floating]) -> float:
+    """``sqrt(mean (predicted - observed)^2)`` over n >= 1 ratings, summed in float64. Both arrays are [n]."""
+    return math.sqrt(np.mean(_errors(predicted, observed) ** 2))
+
+
+def mae(predicted: NDArray[np.floating], observed: NDArray[np.floating]) -> float:
+    """``mean |predicted - observed|`` over n >= 1 ratings, summed in float64. Both arrays are [n]."""
+    return float(np.mean(np.abs(_errors(predicted, observed))))
+
+
 def bootstrap_means(values: NDArray[np.floating], seed: int = 0, n: int = 1000) -> NDArray[np.float64]:
     """Means over users, drawn again with replacement. float64 [users, m] in, float64 [n, m] out.
 
@@ -262,6 +272,17 @@ def _cut(ranked: NDArray[np.integer], n_items: int, k: int) -> NDArray[np.intege
     if repeats.any():
         raise InvalidInput(f"the list in row {int(repeats.argmax())} holds an item twice; an item may be ranked once")
     return top
+
+
+def _errors(predicted: NDArray[np.floating], observed: NDArray[np.floating]) -> PerUser:
+    found, wanted = np.asarray(predicted, np.float64), np.asarray(observed, np.float64)
+    if found.shape != wanted.shape or found.ndim != 1 or found.size == 0:
+        raise InvalidInput(
+            f"predicted has shape {found.shape} and observed {wanted.shape}; give one of each per rating, at least one"
+        )
+    if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
+        raise InvalidInput("ratings hold NaN or infinity; leave those pairs out")
+    return found - wanted
 
 
 def _ratio(part: Any, whole: Any) -> float:

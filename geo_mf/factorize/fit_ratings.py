@@ -1,0 +1,185 @@
+"""The loop of the explicit factorization: devices, threads, progress, divergence. The mathematics is in ratings.py."""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+from tqdm.auto import tqdm
+
+from geo_mf.errors import FitDiverged
+from geo_mf.factorize import ratings
+from geo_mf.factorize.histories import Histories, prepare
+from geo_mf.geometry.prior import RidgePrior
+
+Callback = Callable[[int, float, float], object]
+"""Called after each epoch with its number, its seconds and the mean expected squared error of the training ratings."""
+
+GATHERED = 3
+"""A rating gathers a mean and a spread: about three factors."""
+
+INITIAL_NOISE = 0.5
+"""Share of the ratings' variance taken for noise in the first epoch; later it is learned."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit: rank, objective, epochs (one solves all items, then all users), threads (0 for all), progress bar."""
+
+    rank: int
+    objective: ratings.Objective
+    epochs: int
+    threads: int = 0
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learned.
+
+    Attributes:
+        users, items: float32 [n, K + 1], factor and bias.
+        item_spread: float32 [items, 2K + 1] or None, as in `ratings.Posterior`: a fold-in needs it.
+        mean: mu.
+        scale: standard deviation of the ratings, 1 when they are all equal.
+        noise: variance of a rating around its prediction.
+        coefficients: float32 [dim + 1, K + 1] or None, from item features to factor and bias.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    item_spread: np.ndarray | None
+    mean: float
+    scale: float
+    noise: float
+    coefficients: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Side:
+    histories: Histories
+    calls: list[tuple[np.int32, jax.Array, jax.Array, jax.Array]]  # start, columns, targets, lengths
+    ridge: jax.Array
+    first_empty: int
+
+    @classmethod
+    def of(cls, histories: Histories, ridge: np.ndarray) -> "_Side":
+        calls = []
+        for bucket in histories.buckets:
+            step = bucket.lengths[0].size
+            for number, (columns, lengths) in enumerate(zip(bucket.columns, bucket.lengths, strict=True)):
+                targets = np.float32(histories.weight) if bucket.weights is None else bucket.weights[number]
+                start = np.int32(bucket.start + number * step)
+                calls.append((start, jnp.asarray(columns), jnp.asarray(targets), jnp.asarray(lengths)))
+        return cls(histories, calls, jnp.asarray(ridge), sum(b.rows for b in histories.buckets))
+
+
+def fit(
+    matrix: sparse.csr_array,
+    settings: Settings,
+    random: np.random.Generator,
+    prior: RidgePrior | None = None,
+    callback: Callback | None = None,
+) -> Fitted:
+    """Factorize ratings.
+
+    Args:
+        matrix: float32 CSR [users, items], every stored entry a rating, no duplicates, at least one.
+        settings: rank, objective, epochs.
+        random: where the users' first factors come from.
+        prior: regression of items' factors and biases on features; it is refitted before every item half-epoch.
+        callback: called after each epoch.
+
+    Raises:
+        FitDiverged: a factor is infinite or NaN.
+    """
+    values = matrix.data.astype(np.float64)
+    mean, scale = float(values.mean()), float(values.std()) or 1.0
+    # Every target is at least 1: what pads a history with zeros then never meets a rating of zero.
+    lowest = float(values.min())
+    shifted = sparse.csr_array(
+        ((values - lowest + 1).astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape
+    )
+    rows, columns = prepare(shifted, GATHERED * settings.rank)
+    objective = settings.objective
+    users, items = (
+        _Side.of(side, objective.ridge(side.table_lengths, settings.rank, scale)) for side in (rows, columns)
+    )
+    centre = jnp.float32(mean - lowest + 1)
+    noise = INITIAL_NOISE * scale**2
+    w = _start(rows, settings.rank, scale * 0.01, random, objective.variational)
+    h = _start(columns, settings.rank, 0.0, random, objective.variational)
+    on_cpu = jax.default_backend() == "cpu"
+    threads = (settings.threads or len(os.sched_getaffinity(0))) if on_cpu else 1
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,
+    ):
+        for epoch in range(settings.epochs):
+            began = time.perf_counter()
+            expected = None if prior is None else _expected(prior, columns, h)
+            h, _ = _half_epoch(items, w, expected, centre, noise, pool)
+            # Users last: they are then the row solves against the final items, as a fold-in gives them.
+            w, error = _half_epoch(users, h, None, centre, noise, pool)
+            expected_error = error / len(values)
+            # With far more factors than the data bear, their doubt adds up beyond the ratings' own variance and would
+            # feed on itself.
+            noise = min(expected_error, scale**2)
+            if not np.isfinite(expected_error):
+                raise FitDiverged(
+                    f"the factors are not finite after {epoch + 1} epochs (regularization={objective.regularization}, "
+                    f"bias_regularization={objective.bias_regularization}): raise them"
+                )
+            if callback is not None:
+                callback(epoch, time.perf_counter() - began, expected_error)
+            bar.set_postfix(rmse=f"{expected_error**0.5:.4f}")
+            bar.update()
+    item_rows = columns.from_table(np.asarray(h.mean))
+    return Fitted(
+        users=rows.from_table(np.asarray(w.mean)),
+        items=item_rows,
+        item_spread=None if h.spread is None else columns.from_table(np.asarray(h.spread)),
+        mean=mean,
+        scale=scale,
+        noise=noise,
+        coefficients=None if prior is None else prior.fit(item_rows),
+    )
+
+
+def _start(
+    side: Histories, rank: int, variance: float, random: np.random.Generator, variational: bool
+) -> ratings.Posterior:
+    """Random factors, no biases, no doubt."""
+    factors = random.standard_normal((len(side.lengths), rank), np.float32) * np.float32(variance**0.5)
+    mean = side.to_table(np.append(factors, np.zeros((len(factors), 1), np.float32), axis=1))
+    return ratings.Posterior(jnp.asarray(mean), jnp.zeros((side.size, 2 * rank + 1)) if variational else None)
+
+
+def _expected(prior: RidgePrior, side: Histories, table: ratings.Posterior) -> jax.Array:
+    """What features say about each item's factor and bias, in table order."""
+    rows = side.from_table(np.asarray(table.mean))
+    return jnp.asarray(side.to_table(prior.predict(prior.fit(rows))))
+
+
+def _half_epoch(
+    side: _Side,
+    fixed: ratings.Posterior,
+    prior: jax.Array | None,
+    centre: jax.Array,
+    noise: float,
+    pool: ThreadPoolExecutor,
+) -> tuple[ratings.Posterior, float]:
+    """Solve one side against the other. Returns its table and the expected squared error, summed in float64."""
+    half = ratings.HalfEpoch(fixed, side.ridge, prior, centre, jnp.float32(noise))
+
+    def solve(call: tuple[np.int32, jax.Array, jax.Array, jax.Array]) -> tuple[ratings.Posterior, jax.Array]:
+        return jax.block_until_ready(ratings.solve_rows(half, *call))
+
+    solved = list(pool.map(solve, side.calls))
+    error = sum(float(np.sum(np.asarray(errors), dtype=np.float64)) for _, errors in solved)
+    return ratings.stack([*(rows for rows, _ in solved), ratings.solve_empty(half, side.first_empty)]), error
