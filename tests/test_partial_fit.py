@@ -181,6 +181,18 @@ def test_new_items_are_recommended_and_new_users_get_them(clicks: sparse.csr_arr
     )
 
 
+def test_items_are_solved_against_the_users_of_the_moment(clicks: sparse.csr_array) -> None:
+    model, item_users = fitted(clicks), sparse.csr_array(clicks.T)
+    before = model.recalculate_item(0, item_users[0])
+    loud = sparse.csr_array(np.eye(USERS, ITEMS, dtype=np.float32) * 50)
+    model.partial_fit_users(np.arange(USERS), loud)
+    after = model.recalculate_item(0, item_users[0])
+    fresh = gm.IALS(**model.get_params())
+    fresh._set_factors(model.user_factors, model.item_factors)
+    assert np.array_equal(after, fresh.recalculate_item(0, item_users[0]))
+    assert not close(after, before, 0.1)
+
+
 def solve(model: gm.IALS, history: np.ndarray) -> np.ndarray:
     h = model.item_factors.astype(float)
     ridge = model.regularization * (len(history) + model.unobserved_weight * len(h)) ** model.nu

@@ -341,6 +341,8 @@ def test_settings_change_together_or_not_at_all(model: gm.IALS) -> None:
     assert fresh.set_params(nu=0.5, factors=7) is fresh
     assert (fresh.nu, fresh.factors) == (0.5, 7)
     assert fresh.set_params() is fresh
+    assert type(fresh.set_params(regularization=1, factors=np.int64(7)).factors) is int
+    assert type(fresh.regularization) is float, "as the constructor keeps them"
     before = fresh.get_params()
     with pytest.raises(InvalidInput, match="regularization is -1"):
         fresh.set_params(nu=1.0, regularization=-1)
