@@ -116,8 +116,19 @@ def test_a_known_user_is_folded_in_from_the_stored_history(recommender: gm.Recom
         assert rec.query(user).behaviour == pytest.approx(stored_factor, abs=0.02)
 
 
+def row_solve(rec: gm.Recommender, x: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """(a0 HᵀH + lam r I + Xᵀ C X) w = Xᵀ C 1, H being the items that somebody touched, in float64."""
+    hot, a0 = rec.item_factors[~rec.cold].astype(float), rec.objective.unobserved_weight
+    ridge = rec.objective.regularization * (len(x) + a0 * len(rec.catalog)) ** rec.objective.nu
+    return np.linalg.solve(a0 * hot.T @ hot + ridge * np.eye(8) + (x.T * c) @ x, x.T @ c)
+
+
 def test_behaviour_is_the_row_solve_of_everything_given(recommender: gm.Recommender) -> None:
-    rec, a0 = recommender, recommender.objective.unobserved_weight
+    rec = recommender
+    one = rec.query(history=["i2"])
+    x = rec.item_factors[[row(rec, "i2")]].astype(float)
+    assert one.behaviour == pytest.approx(row_solve(rec, x, np.ones(1)), abs=2e-6)
+
     query = rec.query(104, history={"i2": 2.5, "i3": 1}, text="paths of snow")
     clicks = dict(zip(rec.catalog.items.take(rec.query(104).rows), rec.query(104).clicks.tolist(), strict=True))
     clicks["i2"] = clicks.get("i2", 0) + 2.5
@@ -125,11 +136,7 @@ def test_behaviour_is_the_row_solve_of_everything_given(recommender: gm.Recommen
     typed = rec.encoder.encode(["paths of snow"])[0]
     prior = typed @ rec.coefficients[:-1] + rec.coefficients[-1]
     x = np.stack([*(rec.item_factors[row(rec, id)] for id in clicks), prior]).astype(float)
-    c = np.asarray([*clicks.values(), 1.0])
-    hot = rec.item_factors[~rec.cold].astype(float)
-    ridge = rec.objective.regularization * (len(x) + a0 * len(rec.catalog)) ** rec.objective.nu
-    system = a0 * hot.T @ hot + ridge * np.eye(8) + (x.T * c) @ x
-    assert query.behaviour == pytest.approx(np.linalg.solve(system, x.T @ c), abs=1e-4)
+    assert query.behaviour == pytest.approx(row_solve(rec, x, np.asarray([*clicks.values(), 1.0])), abs=2e-6)
     assert query.text == pytest.approx(typed)
     assert query.weights == rec.blend.with_text
 
