@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_info
 
 import geo_mf as gm
 from geo_mf.errors import FitDiverged, InvalidInput, UnknownId
+from geo_mf.geometry.prior import RidgePrior
 
 SIZE = 40
 
@@ -96,6 +97,10 @@ def test_entries_stored_twice_are_summed_and_stored_zeros_are_not_seen() -> None
     assert np.array_equal(a.user_factors, b.user_factors)
     ids, _ = a.recommend(0, twice[[0]], N=3)
     assert set(np.asarray(ids).tolist()) == {0, 2}
+    unsorted = sparse.csr_array((np.asarray([1.0, 1, 2, 0], np.float32), [2, 1, 1, 0], [0, 3, 4]), shape=(2, 3))
+    gm.IALS(factors=2, iterations=1).fit(unsorted)
+    assert unsorted.indices.tolist() == [2, 1, 1, 0], "the input stays as it is"
+    assert unsorted.data.tolist() == [1, 1, 2, 0]
 
 
 # --- seeds and threads -------------------------------------------------------------------------------------------
@@ -185,6 +190,10 @@ def test_a_cold_item_takes_its_factor_from_its_features(checkerboard: sparse.csr
     assert model.item_prior(parity[0]).shape == (1, 8)
     assert model.item_prior(parity)[:, 0].std() > 0
     assert not model.item_prior(np.zeros((1, 2))).any()
+    # Nobody's items teach nothing: the map is the regression over the others, each with the weight of its ridge.
+    weights = np.r_[np.bincount(checkerboard.indices) + 0.01 * SIZE, 0, 0]
+    regression = RidgePrior.of(features, weights, 10.0).fit(model.item_factors)
+    assert model.prior_coefficients == pytest.approx(regression, abs=1e-5)
 
 
 def test_without_features_cold_rows_are_zero(checkerboard: sparse.csr_array) -> None:
@@ -284,7 +293,7 @@ def with_value(value: float) -> sparse.csr_array:
         (with_value(np.inf), "infinity"),
         (with_value(-np.inf), "negative"),
         (with_value(1e300), "beyond float32"),
-        (sparse.csr_array(([3e38, 3e38], ([0, 0], [0, 0]))), "beyond float32"),
+        (sparse.csr_array((np.full(2, 3e38, np.float32), [0, 0], [0, 2])), "beyond float32"),
         (with_value(-1), r"negative weight \(-1\)"),
         (sparse.csr_array(np.eye(3) * 1j), "complex128: weights must be real"),
         (np.full((2, 2), "a"), "real numbers"),
