@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from geo_mf.evaluation.split import Split
     from geo_mf.factorize.biased import BiasedMF
     from geo_mf.factorize.estimators import IALS
+    from geo_mf.factorize.gradient_mf import GradientMF
     from geo_mf.index.exact import ExactIndex
     from geo_mf.index.faiss import FaissIndex
     from geo_mf.recommendations import Recommendations
@@ -41,6 +42,7 @@ _HOME = {
     "read_catalog": "data.read",
     "read_interactions": "data.read",
     "BiasedMF": "factorize.biased",
+    "GradientMF": "factorize.gradient_mf",
     "IALS": "factorize.estimators",
     "HashEncoder": "text.encoder",
     "SentenceEncoder": "text.encoder",
@@ -64,6 +66,7 @@ __all__ = [
     "FaissIndex",
     "FitDiverged",
     "GeoMFError",
+    "GradientMF",
     "HashEncoder",
     "IALS",
     "IdMap",

@@ -1,0 +1,157 @@
+"""GradientMF, as a thin shell with the field's own method names over gradient.py and the loop of fit_gradient.py."""
+
+from typing import Any
+
+import numpy as np
+import optax
+
+from geo_mf.errors import InvalidInput
+from geo_mf.factorize import matrices
+from geo_mf.factorize.fit_gradient import Callback, Settings, fit
+from geo_mf.factorize.gradient import Loss, Objective
+from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
+from geo_mf.factorize.retrieval import FactorModel
+
+_LOSSES = ("mse", "bpr", "softmax", "ccl")
+
+
+class GradientMF(FactorModel):
+    """Matrix factorization by gradient descent on a sampled loss, with any optax optimiser.
+
+    The losses and their sources, and what an optimiser means when only touched rows are updated, stand in
+    `geo_mf.factorize.gradient`. For softmax and ccl, whose scores are cosines, the factors have unit length.
+
+    Args:
+        factors: length K of a factor.
+        loss: "mse", "bpr", "softmax" or "ccl".
+        optimizer: an optax transformation, its learning-rate schedule included (a schedule counts steps); None is
+            `optax.adam(0.01)`.
+        epochs: passes over the interactions, at most.
+        batch_size: interactions a step.
+        negatives: items drawn a step, shared by its batch.
+        popularity: exponent of an item's count in its chance to be drawn; 0 draws uniformly, 1 by popularity.
+        temperature: of softmax.
+        margin: of ccl, a cosine that a negative may reach unpunished.
+        negative_weight: of the mean over negatives, in mse and ccl.
+        regularization: ridge of a row, each time that it occurs in a batch.
+        validate_every: epochs between two looks at held-out interactions.
+        patience: looks without a better NDCG@20 before the fit stops; the factors of the best look are kept. One
+            interaction of at most 5,000 users is held out, of those who have three. 0 holds nothing out and runs all
+            epochs.
+        random_state: seed; the same seed, versions and machine give the same factors.
+
+    Attributes:
+        user_factors: float32 [users, K], after `fit`; zero for a user without interactions.
+        item_factors: float32 [items, K], after `fit`; for an item without interactions what its features
+            say, else zero.
+        text_factors: float32 [dim, K] or None: features @ text_factors is what features add to an item's own factor.
+        history: NDCG@20 of each look, by the number of epochs done.
+
+    Raises:
+        InvalidInput: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        factors: int = 64,
+        loss: Loss = "softmax",
+        optimizer: optax.GradientTransformation | None = None,
+        epochs: int = 100,
+        batch_size: int = 2048,
+        negatives: int = 512,
+        *,
+        popularity: float = 0.0,
+        temperature: float = 0.1,
+        margin: float = 0.8,
+        negative_weight: float = 100.0,
+        regularization: float = 0.0,
+        validate_every: int = 5,
+        patience: int = 3,
+        random_state: RandomState = None,
+    ) -> None:
+        super().__init__()
+        if loss not in _LOSSES:
+            raise InvalidInput(f"loss is {loss!r}; it must be one of {', '.join(map(repr, _LOSSES))}")
+        if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
+            raise InvalidInput(
+                f"optimizer is {optimizer!r}; it must be an optax transformation, for example optax.adam(0.01)"
+            )
+        self.factors = whole("factors", factors, 1)
+        self.loss: Loss = loss
+        self.optimizer = optimizer
+        self.epochs = whole("epochs", epochs, 1)
+        self.batch_size = whole("batch_size", batch_size, 1)
+        self.negatives = whole("negatives", negatives, 1)
+        self.popularity = real("popularity", popularity, "between 0 and 2", lambda x: 0 <= x <= 2)
+        self.temperature = real("temperature", temperature, "above 0, for example 0.1", lambda x: x > 0)
+        self.margin = real("margin", margin, "between -1 and 1, a cosine", lambda x: -1 <= x <= 1)
+        self.negative_weight = real("negative_weight", negative_weight, "at least 0", lambda x: x >= 0)
+        self.regularization = real("regularization", regularization, "at least 0", lambda x: x >= 0)
+        self.validate_every = whole("validate_every", validate_every, 1)
+        self.patience = whole("patience", patience, 0)
+        self.random_state = seed(random_state)
+        self.text_factors: np.ndarray | None = None
+        self.history: dict[int, float] = {}
+
+    @property
+    def objective(self) -> Objective:
+        """The loss and its numbers."""
+        return Objective(
+            self.loss, self.negatives, self.temperature, self.margin, self.negative_weight, self.regularization
+        )
+
+    def fit(
+        self,
+        user_items: Any,
+        item_features: np.ndarray | None = None,
+        show_progress: bool = False,
+        callback: Callback | None = None,
+    ) -> "GradientMF":
+        """Learn user and item factors.
+
+        Args:
+            user_items: sparse matrix [users, items] of weights, 0 meaning "not seen". Duplicates are summed.
+            item_features: float [items, dim] or None; a linear map of them is learned and added to the items' factors.
+            show_progress: progress bar on stderr.
+            callback: called after each epoch with its number, its seconds, the mean training loss, and NDCG@20 when
+                it was measured, else None.
+
+        Raises:
+            InvalidInput: a weight is negative or not finite, the matrix has no interactions, or the shapes disagree.
+            FitDiverged: the loss became infinite or NaN.
+        """
+        matrix = matrices.check(user_items)
+        shape = matrices.shape(matrix)
+        if matrix.nnz == 0:
+            raise InvalidInput(f"user_items of shape {shape} has no interactions: there is nothing to fit")
+        features = None
+        if item_features is not None:
+            features = matrices.check_features(item_features, shape)
+            if not np.isfinite(features).all():
+                raise InvalidInput("item_features holds NaN or infinity: remove or replace it")
+        how = Settings(
+            rank=self.factors,
+            objective=self.objective,
+            optimizer=optax.adam(0.01) if self.optimizer is None else self.optimizer,
+            epochs=self.epochs,
+            batch=self.batch_size,
+            popularity=self.popularity,
+            every=self.validate_every,
+            patience=self.patience,
+            progress=show_progress,
+        )
+        learned = fit(matrix, how, generator(self.random_state), features, callback)
+        self._set_factors(learned.users, learned.items)
+        self.text_factors, self.history = learned.text, learned.history
+        return self
+
+    def _settings(self) -> dict[str, Any]:
+        # An optimiser is made of functions, which no file holds; a fitted model does not need it.
+        return {**super()._settings(), "optimizer": None}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return super()._arrays() | ({} if self.text_factors is None else {"text_factors": self.text_factors})
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        super()._restore(arrays)
+        self.text_factors = arrays.get("text_factors")

@@ -1,0 +1,268 @@
+"""Gradient losses: formulas by hand, gradients of a dense loss, lazy rows, and the front door of GradientMF."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import sparse
+
+import geo_mf as gm
+from geo_mf.factorize import gradient
+from geo_mf.factorize.fit_gradient import hold_out, ndcg
+from geo_mf.factorize.gradient import Data, Loss, Objective, Touched
+
+LOSSES = get_args(Loss)
+USERS, ITEMS, RANK, BATCH, NEGATIVES = 9, 7, 4, 12, 5
+every_loss = pytest.mark.parametrize("loss", LOSSES)
+
+
+def objective(loss: Loss, regularization: float = 0.03) -> Objective:
+    return Objective(loss, NEGATIVES, 0.3, 0.1, 2.0, regularization)
+
+
+def tables(text: bool = False) -> gradient.Tables:
+    rng = np.random.default_rng(0)
+    shapes = {"users": USERS, "items": ITEMS} | ({"text": 3} if text else {})
+    return {name: jnp.asarray(rng.standard_normal((n, RANK)), jnp.float32) for name, n in shapes.items()}
+
+
+def batch(text: bool = False, popular: bool = False) -> tuple[Data, jax.Array]:
+    """Interactions in which rows repeat, and negatives that are among their items."""
+    rng = np.random.default_rng(1)
+    users, items = rng.integers(0, USERS - 2, BATCH), rng.integers(0, ITEMS - 1, BATCH)
+    chances = np.bincount(items, minlength=ITEMS) / BATCH if popular else np.full(ITEMS, 1 / ITEMS)
+    with np.errstate(divide="ignore"):
+        log_chance = np.log(chances)
+    data = Data(
+        jnp.asarray(users, jnp.int32),
+        jnp.asarray(items, jnp.int32),
+        jnp.asarray(rng.uniform(0.5, 2, BATCH), jnp.float32),
+        jnp.asarray(np.cumsum(chances), jnp.float32) if popular else None,
+        jnp.asarray(log_chance, jnp.float32),
+        jnp.asarray(rng.standard_normal((ITEMS, 3)), jnp.float32) if text else None,
+    )
+    drawn = jnp.asarray([items[0], items[1], items[0], items[2], items[3]], jnp.int32)
+    return data, drawn
+
+
+def loss_by_hand(given: gradient.Tables, data: Data, drawn: jax.Array, how: Objective) -> float:
+    """The docstring's formulas in float64, one interaction and one negative at a time."""
+    w, h = (np.asarray(given[name], np.float64) for name in ("users", "items"))
+    if data.features is not None:
+        h = h + np.asarray(data.features, np.float64) @ np.asarray(given["text"], np.float64)
+    total = 0.0
+    for u, i, c in zip(*(np.asarray(a) for a in (data.users, data.items, data.weights)), strict=True):
+        total += how.regularization * (w[u] @ w[u] + h[i] @ h[i])
+
+        def score(j: int, u: int = u) -> float:
+            value = w[u] @ h[j]
+            cosine = how.loss in ("softmax", "ccl")
+            return float(value / np.linalg.norm(w[u]) / np.linalg.norm(h[j]) if cosine else value)
+
+        s, others = score(i), [int(j) for j in np.asarray(drawn) if j != i]
+        t = np.array([score(j) for j in others])
+        if how.loss == "mse":
+            total += c * (1 - s) ** 2 + how.negative_weight * np.mean(t**2)
+        elif how.loss == "bpr":
+            total += c * np.mean(np.log1p(np.exp(t - s)))
+        elif how.loss == "softmax":
+            q = np.exp(np.asarray(data.log_chance, np.float64))[others]
+            mass = np.sum(np.exp(t / how.temperature) / (how.negatives * q))
+            total += c * (np.log(np.exp(s / how.temperature) + mass) - s / how.temperature)
+        else:
+            total += c * (1 - s) + how.negative_weight * np.mean(np.maximum(0, t - how.margin))
+    return total
+
+
+def dense_loss(given: gradient.Tables, data: Data, drawn: jax.Array, how: Objective) -> jax.Array:
+    h = given["items"]
+    if data.features is not None:
+        h = h + data.features @ given["text"]
+    own = data.items[:, None] == drawn[None]
+    expected = data.log_chance[drawn] + jnp.log(jnp.float32(how.negatives))
+    return gradient.batch_loss(given["users"][data.users], h[data.items], h[drawn], data.weights, own, expected, how)
+
+
+@every_loss
+@pytest.mark.parametrize("text", [False, True], ids=["rows", "text"])
+@pytest.mark.parametrize("popular", [False, True], ids=["uniform", "popularity"])
+def test_the_loss_is_its_formula_and_the_gradient_that_of_the_whole_tables(
+    loss: Loss, text: bool, popular: bool
+) -> None:
+    given, (data, drawn), how = tables(text), batch(text, popular), objective(loss)
+    users = Touched.of(data.users, USERS)
+    items = Touched.of(jnp.concatenate([data.items, drawn]), ITEMS)
+    gathered = {"users": given["users"].at[users.rows].get(mode="clip")}
+    gathered["items"] = given["items"].at[items.rows].get(mode="clip")
+    if text:
+        gathered["text"] = given["text"]
+    value, by_rows = gradient.rows_gradient(gathered, users, items, data, data.weights, drawn, how)
+    assert float(value) == pytest.approx(loss_by_hand(given, data, drawn, how), rel=1e-5)
+    wanted = jax.grad(dense_loss)(given, data, drawn, how)
+    for name, rows in {"users": users.rows, "items": items.rows}.items():
+        found = jnp.zeros_like(wanted[name]).at[rows].add(by_rows[name], mode="drop")
+        np.testing.assert_allclose(found, wanted[name], rtol=1e-4, atol=1e-5)
+    if text:
+        np.testing.assert_allclose(by_rows["text"], wanted["text"], rtol=1e-4, atol=1e-5)
+
+
+def run(optimizer: optax.GradientTransformation, loss: Loss = "bpr", text: bool = False) -> Any:
+    given, (data, _) = tables(text), batch(text)
+    state = optimizer.init(given)
+    how = objective(loss, regularization=0.0)
+    return gradient.epoch(dict(given), state, data, jax.random.key(3), optimizer, how, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.sgd(0.05),
+        optax.sgd(0.05, momentum=0.9),
+        optax.adam(optax.exponential_decay(0.05, 1, 0.9)),
+        optax.adagrad(0.05),
+        optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.05)),
+        optax.inject_hyperparams(optax.rmsprop)(learning_rate=0.05),
+    ],
+    ids=["sgd", "momentum", "adam", "adagrad", "clipped adamw", "injected rmsprop"],
+)
+def test_any_optimizer_and_only_touched_rows_move(optimizer: optax.GradientTransformation) -> None:
+    before = tables(text=True)
+    after, state, value = run(optimizer, text=True)
+    moved = np.any(np.asarray(after["users"]) != np.asarray(before["users"]), axis=1)
+    touched = np.isin(np.arange(USERS), np.asarray(batch()[0].users))
+    assert np.array_equal(moved, touched) and not touched.all()
+    assert np.isfinite(float(value)) and np.any(np.asarray(after["text"]) != np.asarray(before["text"]))
+    counts = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim == 0 and leaf.dtype == jnp.int32]
+    assert all(int(count) == 3 for count in counts)
+
+
+@every_loss
+@pytest.mark.parametrize("name", ["sgd", "adagrad"])
+def test_without_memory_of_untouched_rows_lazy_is_dense(loss: Loss, name: str) -> None:
+    optimizer = getattr(optax, name)(0.05)
+    after, _, _ = run(optimizer, loss)
+    given: Any = tables()
+    (data, _), how = batch(), objective(loss, regularization=0.0)
+    state = optimizer.init(given)
+    shuffling, drawing = jax.random.split(jax.random.key(3))
+    order = jax.random.permutation(shuffling, BATCH).reshape(3, 4)
+    for chosen, key in zip(order, jax.random.split(drawing, 3), strict=True):
+        part = Data(data.users[chosen], data.items[chosen], data.weights[chosen], None, data.log_chance, None)
+        slope = jax.grad(dense_loss)(given, part, gradient.draw(key, data, NEGATIVES), how)
+        change, state = optimizer.update(slope, state, given)
+        given = optax.apply_updates(given, change)
+    for table in ("users", "items"):
+        np.testing.assert_allclose(after[table], given[table], rtol=1e-4, atol=1e-5)
+
+
+def test_negatives_are_drawn_by_their_chances() -> None:
+    data, _ = batch(popular=True)
+    drawn = np.bincount(np.asarray(gradient.draw(jax.random.key(0), data, 60_000)), minlength=ITEMS)
+    np.testing.assert_allclose(drawn / 60_000, np.exp(np.asarray(data.log_chance)), atol=0.01)
+    uniform = np.bincount(np.asarray(gradient.draw(jax.random.key(0), batch()[0], 60_000)), minlength=ITEMS)
+    np.testing.assert_allclose(uniform / 60_000, 1 / ITEMS, atol=0.01)
+
+
+def test_what_is_held_out_and_how_it_is_judged() -> None:
+    matrix = sparse.csr_array(np.array([[1, 1, 1, 0], [0, 1, 1, 0], [1, 1, 0, 1]], np.float32))
+    held = hold_out(matrix, np.random.default_rng(0))
+    assert len(held) == 2 and 0 <= held[0] < 3 and 5 <= held[1] < 8
+    # Scores 4, 3, 2, 1 for everybody. User 0: item 2 held out, items 0 and 1 left out: first. User 2: item 3 held out,
+    # items 0 and 1 left out, 2 stands before it: second.
+    factors = np.ones((3, 1), np.float32), np.array([[4], [3], [2], [1]], np.float32)
+    assert ndcg(factors, np.array([0, 2]), np.array([2, 3]), matrix) == pytest.approx((1 + 1 / np.log2(3)) / 2)
+
+
+ADAM = optax.adam(0.03)
+
+
+def small(**changes: Any) -> gm.GradientMF:
+    settings: dict[str, Any] = {"factors": 8, "epochs": 60, "batch_size": 64, "negatives": 16, "patience": 0}
+    settings |= {"negative_weight": 1.0, "margin": 0.0, "temperature": 0.2, "random_state": 0, "optimizer": ADAM}
+    return gm.GradientMF(**settings | changes)
+
+
+@every_loss
+@pytest.mark.parametrize("popularity", [0.0, 1.0])
+def test_a_checkerboard_is_recovered(loss: Loss, popularity: float, checkerboard: sparse.csr_array) -> None:
+    model = small(loss=loss, popularity=popularity).fit(checkerboard)
+    users = np.arange(40)
+    ids, scores = model.recommend(users, checkerboard, N=1)
+    assert np.array_equal(np.asarray(ids)[:, 0], users)
+    np.testing.assert_allclose(np.asarray(scores)[:, 0], model.predict(users, users), rtol=1e-5)
+    if loss in gradient.COSINE:
+        np.testing.assert_allclose(np.linalg.norm(model.item_factors, axis=1), 1, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits(checkerboard: sparse.csr_array) -> None:
+    a, b, c = (small(epochs=2, random_state=n).fit(checkerboard).item_factors for n in (1, 1, 2))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_the_best_look_is_kept_and_the_fit_stops(checkerboard: sparse.csr_array) -> None:
+    told: list[tuple[Any, ...]] = []
+    model = small(epochs=400, patience=2, validate_every=3).fit(
+        checkerboard, callback=lambda *given: told.append(given)
+    )
+    looks = list(model.history.values())
+    assert len(told) < 400 and list(model.history)[-1] == len(told)
+    assert len(looks) - 1 - looks.index(max(looks)) == 2
+    assert [value for *_, value in told if value is not None] == looks
+
+
+def test_features_place_cold_items() -> None:
+    n = 41  # the last item is cold, and even
+    user, item = np.indices((40, n))
+    board = sparse.csr_array(((user % 2 == item % 2) & (item < n - 1)).astype(np.float32))
+    kinds = np.where(np.arange(n) % 2, 1.0, -1.0)[:, None]
+    model = small().fit(board, kinds)
+    scores = model.predict(np.arange(40), n - 1)
+    assert scores[::2].min() > scores[1::2].max()
+    assert model.text_factors is not None and model.text_factors.shape == (1, 8)
+    bare = small(epochs=1).fit(board)
+    assert not bare.item_factors[n - 1].any() and bare.text_factors is None
+
+
+def test_a_saved_model_answers_as_before(tmp_path: Path, checkerboard: sparse.csr_array) -> None:
+    model = small(epochs=1).fit(checkerboard)
+    model.save(tmp_path / "m.safetensors")
+    again = gm.GradientMF.load(tmp_path / "m.safetensors")
+    assert np.array_equal(again.item_factors, model.item_factors) and again.loss == model.loss
+    assert again.optimizer is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"loss": "hinge"},
+        {"optimizer": "adam"},
+        {"factors": 0},
+        {"epochs": 0},
+        {"negatives": 0},
+        {"popularity": -1},
+        {"temperature": 0},
+        {"margin": 2},
+        {"patience": -1},
+    ],
+)
+def test_settings_out_of_range(setting: dict[str, Any]) -> None:
+    with pytest.raises(gm.InvalidInput, match=next(iter(setting))):
+        gm.GradientMF(**setting)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_input_that_cannot_be_used(checkerboard: sparse.csr_array) -> None:
+    with pytest.raises(gm.InvalidInput, match="nothing to fit"):
+        gm.GradientMF().fit(sparse.csr_array((3, 3), dtype=np.float32))
+    with pytest.raises(gm.InvalidInput, match="negative weight"):
+        gm.GradientMF().fit(-checkerboard)
+    with pytest.raises(gm.InvalidInput, match="NaN or infinity"):
+        gm.GradientMF().fit(checkerboard, np.full((40, 2), np.nan))
+    with pytest.raises(gm.FitDiverged, match="learning rate"):
+        small(loss="mse", optimizer=optax.sgd(1e6)).fit(checkerboard)
+    with pytest.raises(gm.InvalidInput, match="cannot recalculate"):
+        small(epochs=1).fit(checkerboard).recalculate_user(0, checkerboard[[0]])
