@@ -10,10 +10,15 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import settings
 from scipy import sparse
 
 import geo_mf as gm
 from geo_mf.data.interactions import ReadReport
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("geo_mf", deadline=None)
+settings.load_profile("geo_mf")
 
 SIZE = 24  # users, and items that somebody touched
 
