@@ -185,16 +185,19 @@ def _outer(a: jax.Array, b: jax.Array) -> jax.Array:
 def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
     """[b, n, n], [b, n] -> [b, n].
 
-    One system at a time: jaxlib 0.10 spreads a batch of them over XLA's threads and waits for it on such a thread, so
-    that two batches at once wait for each other for ever.
+    On a CPU one system at a time: jaxlib 0.10 spreads a batch of them over XLA's threads and waits for it on such a
+    thread, so that two batches at once wait for each other for ever.
     """
 
-    def solve(system: tuple[jax.Array, jax.Array]) -> jax.Array:
-        lower = jax.lax.linalg.cholesky(system[0])
-        half = jax.lax.linalg.triangular_solve(lower, system[1][:, None], left_side=True, lower=True)
-        return jax.lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)[:, 0]
+    def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
+        lower = jax.lax.linalg.cholesky(matrix)
+        half = jax.lax.linalg.triangular_solve(lower, right[..., None], left_side=True, lower=True)
+        return jax.lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)[..., 0]
 
-    return jax.lax.map(solve, (matrix, right))
+    def in_turn(matrix: jax.Array, right: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda system: solve(*system), (matrix, right))
+
+    return jax.lax.platform_dependent(matrix, right, cpu=in_turn, default=solve)
 
 
 @partial(jax.jit, static_argnames=("start",))
