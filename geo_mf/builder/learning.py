@@ -54,8 +54,8 @@ def learn_blend(matrix: sparse.csr_array, embeddings: np.ndarray, config: BuildC
 
     A tenth of the items is played cold: all their interactions are held out. Of each user of a sample, one more
     interaction with a warm item is held out. The text's weight, by length of history, is the one that ranks the warm
-    items best among warm items. The scale of cold items is the one that ranks both best in one list of all items, warm
-    and cold counting the same: neither is to push the other out.
+    items best among warm items. The scale of cold items is the one that ranks both best in one list of all items, the
+    cold ones counting as much as `config.cold_share` expects of them.
 
     Args:
         matrix: float32 CSR [users, items], the training weights.
@@ -106,14 +106,19 @@ def learn_blend(matrix: sparse.csr_array, embeddings: np.ndarray, config: BuildC
 
     learned = Blend(1.0, by_history)
     text_weights = np.asarray([learned.weights(int(n), typed=False).text for n in lengths[users] - 1], np.float32)
+    share = config.cold_share
+    if share is None:
+        readable = embeddings.any(axis=1)
+        share = max(COLD_SHARE, float(np.mean(popularity[readable] == 0)))
     both = np.zeros(len(blend.COLD_SCALES))
     for chunk in chunks:
         behaviour, text, seen = scores(chunk)
         for j, cold_scale in enumerate(blend.COLD_SCALES):
             mixed = behaviour * np.where(untouched, np.float32(cold_scale), np.float32(1))
             mixed += text_weights[chunk, None] * text
-            both[j] += blend.gains(mixed, warm_target[chunk], seen).sum() / len(users)
-            both[j] += blend.gains(mixed, cold_target[chunk], seen)[met[chunk]].sum() / np.count_nonzero(met)
+            warm = blend.gains(mixed, warm_target[chunk], seen).sum() / len(users)
+            cold_gain = blend.gains(mixed, cold_target[chunk], seen)[met[chunk]].sum() / np.count_nonzero(met)
+            both[j] += (1 - share) * warm + share * cold_gain
     return replace(learned, cold_scale=blend.COLD_SCALES[int(np.argmax(both))])
 
 
