@@ -117,7 +117,7 @@ for row in shown:
     )
 
 # %% [markdown]
-# **What to see:** the readers whom an unread article would reach spend about twice as much of their attention on its
+# **What to see:** the readers whom an unread article would reach spend several times as much of their attention on its
 # topic as readers do on the whole.
 #
 # ## Does it hold up?
