@@ -187,6 +187,12 @@ def test_the_blend_is_learned_from_interactions_held_out() -> None:
     assert by_text.weights(3, typed=False).behaviour == 1
     assert learn_blend(matrix, told, config) == by_text
     assert matrix.nnz == 1200, "the input is left as it was"
+    # The more is expected of cold items, the higher they stand; of nothing, nothing is given.
+    scales = [
+        learn_blend(matrix, told, config.model_copy(update={"cold_share": share})).cold_scale for share in (0, 0.5, 1)
+    ]
+    assert scales == sorted(scales)
+    assert scales[0] < scales[-1]
 
 
 def test_cold_items_stand_at_their_scaled_prior(checkerboard: sparse.csr_array) -> None:

@@ -1,6 +1,8 @@
 """What a build learns on interactions held out of training: how much text counts, and how high a cold item stands."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -65,61 +67,106 @@ def learn_blend(matrix: sparse.csr_array, embeddings: np.ndarray, config: BuildC
     Returns:
         The blend, with a scale of 1 (it depends on the final fit).
     """
-    random = np.random.default_rng(config.seed)
-    popularity = np.bincount(matrix.indices, minlength=len(embeddings))
-    playable = np.flatnonzero((popularity > 0) & embeddings.any(axis=1))
-    cold = np.zeros(len(embeddings), bool)
-    cold[random.choice(playable, int(COLD_SHARE * len(playable)), replace=False)] = True
-    train = _without(matrix, cold[matrix.indices])
-    lengths = np.diff(train.indptr)
-    able = np.flatnonzero(lengths >= 2)
-    if not len(able):
+    trial = _Trial.of(matrix, embeddings, config)
+    if trial is None:
         return Blend(1.0)
-    users = np.sort(random.choice(able, min(VALIDATION_USERS, len(able)), replace=False))
-    entry = train.indptr[users] + random.integers(0, lengths[users])
-    warm_target = train.indices[entry]
-    train = _without(train, np.isin(np.arange(train.nnz), entry))
-    model = ials(config).fit(train, embeddings)
-    factors = with_cold_factors(model, train, embeddings, 1.0)
-    scale = np.float32(text_scale(model, train, embeddings, config.seed))
-    untouched = np.bincount(train.indices, minlength=len(embeddings)) == 0
-    cold_target = _one_of_each(matrix[users], cold, random)
-
-    met = cold_target >= 0
-    step = max(1, CHUNK_SCORES // len(embeddings))
-    chunks = [slice(start, start + step) for start in range(0, len(users), step)]
-
-    def scores(chunk: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Behaviour scores, text scores and what was seen, each [users, items]."""
-        histories = train[users[chunk]]
-        text = scale * (blend.profiles(histories, embeddings) @ embeddings.T)
-        return model.user_factors[users[chunk]] @ factors.T, text, histories.toarray() > 0
-
-    found = np.zeros((len(blend.TEXT_WEIGHTS), len(users)))
-    for chunk in chunks:
-        behaviour, text, seen = scores(chunk)
-        for j, b in enumerate(blend.TEXT_WEIGHTS):
-            found[j, chunk] = blend.gains(behaviour + np.float32(b) * text, warm_target[chunk], seen | untouched)
-    by_history = blend.choose(found, lengths[users] - 1)
-    if not met.any():
-        return Blend(1.0, by_history)
-
-    learned = Blend(1.0, by_history)
-    text_weights = np.asarray([learned.weights(int(n), typed=False).text for n in lengths[users] - 1], np.float32)
+    learned = Blend(1.0, _text_weights(trial))
+    if not (trial.cold_target >= 0).any():
+        return learned
     share = config.cold_share
     if share is None:
-        readable = embeddings.any(axis=1)
-        share = max(COLD_SHARE, float(np.mean(popularity[readable] == 0)))
-    both = np.zeros(len(blend.COLD_SCALES))
-    for chunk in chunks:
-        behaviour, text, seen = scores(chunk)
-        for j, cold_scale in enumerate(blend.COLD_SCALES):
-            mixed = behaviour * np.where(untouched, np.float32(cold_scale), np.float32(1))
-            mixed += text_weights[chunk, None] * text
-            warm = blend.gains(mixed, warm_target[chunk], seen).sum() / len(users)
-            cold_gain = blend.gains(mixed, cold_target[chunk], seen)[met[chunk]].sum() / np.count_nonzero(met)
-            both[j] += (1 - share) * warm + share * cold_gain
-    return replace(learned, cold_scale=blend.COLD_SCALES[int(np.argmax(both))])
+        untouched = np.bincount(matrix.indices, minlength=len(embeddings)) == 0
+        share = max(COLD_SHARE, float(np.mean(untouched[embeddings.any(axis=1)])))
+    return replace(learned, cold_scale=_cold_scale(trial, learned, share))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A model that has not seen some interactions, and which they are.
+
+    Attributes:
+        model: fitted to `train`.
+        train: CSR [users, items], what it saw.
+        embeddings: float32 [items, dim].
+        scale: of the text scores.
+        users: int [n], rows of the users who are asked about.
+        warm_target: int [n], an item held out of each history that others touched in training.
+        cold_target: int [n], an item held out of everybody's history, -1 where this user has none.
+    """
+
+    model: IALS
+    train: sparse.csr_array
+    embeddings: np.ndarray
+    scale: np.float32
+    users: np.ndarray
+    warm_target: np.ndarray
+    cold_target: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: sparse.csr_array, embeddings: np.ndarray, config: BuildConfig) -> "_Trial | None":
+        """Hold out and fit; None when nobody's history is long enough."""
+        random = np.random.default_rng(config.seed)
+        touched = np.bincount(matrix.indices, minlength=len(embeddings)) > 0
+        playable = np.flatnonzero(touched & embeddings.any(axis=1))
+        cold = np.zeros(len(embeddings), bool)
+        cold[random.choice(playable, int(COLD_SHARE * len(playable)), replace=False)] = True
+        train = _without(matrix, cold[matrix.indices])
+        lengths = np.diff(train.indptr)
+        able = np.flatnonzero(lengths >= 2)
+        if not len(able):
+            return None
+        users = np.sort(random.choice(able, min(VALIDATION_USERS, len(able)), replace=False))
+        entry = train.indptr[users] + random.integers(0, lengths[users])
+        warm_target = train.indices[entry]
+        train = _without(train, np.isin(np.arange(train.nnz), entry))
+        model = ials(config).fit(train, embeddings)
+        scale = np.float32(text_scale(model, train, embeddings, config.seed))
+        return cls(model, train, embeddings, scale, users, warm_target, _one_of_each(matrix[users], cold, random))
+
+    @cached_property
+    def untouched(self) -> np.ndarray:
+        """bool [items], what the model saw nobody touch."""
+        return np.bincount(self.train.indices, minlength=len(self.embeddings)) == 0
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """int [n], lengths of the histories that remained."""
+        return np.diff(self.train.indptr)[self.users]
+
+    def chunks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+        """Some users at a time: which, and their behaviour scores, text scores and what they saw, [users, items]."""
+        factors = with_cold_factors(self.model, self.train, self.embeddings, 1.0)
+        step = max(1, CHUNK_SCORES // len(factors))
+        for start in range(0, len(self.users), step):
+            chunk = slice(start, start + step)
+            histories = self.train[self.users[chunk]]
+            text = self.scale * (blend.profiles(histories, self.embeddings) @ self.embeddings.T)
+            yield chunk, self.model.user_factors[self.users[chunk]] @ factors.T, text, histories.toarray() > 0
+
+
+def _text_weights(trial: _Trial) -> tuple[tuple[int, blend.Weights], ...]:
+    """`Blend.by_history`: the weights that rank the warm targets best among warm items."""
+    found = np.zeros((len(blend.TEXT_WEIGHTS), len(trial.users)))
+    for chunk, behaviour, text, seen in trial.chunks():
+        hidden = seen | trial.untouched
+        for j, b in enumerate(blend.TEXT_WEIGHTS):
+            found[j, chunk] = blend.gains(behaviour + np.float32(b) * text, trial.warm_target[chunk], hidden)
+    return blend.choose(found, trial.lengths)
+
+
+def _cold_scale(trial: _Trial, learned: Blend, share: float) -> float:
+    """The one of COLD_SCALES that ranks warm and cold targets best in one list, the cold ones weighing `share`."""
+    weights = np.asarray([learned.weights(int(n), typed=False).text for n in trial.lengths], np.float32)
+    met = trial.cold_target >= 0
+    total = np.zeros(len(blend.COLD_SCALES))
+    for chunk, behaviour, text, seen in trial.chunks():
+        for j, scale in enumerate(blend.COLD_SCALES):
+            scores = behaviour * np.where(trial.untouched, np.float32(scale), np.float32(1))
+            scores += weights[chunk, None] * text
+            warm = blend.gains(scores, trial.warm_target[chunk], seen).sum() / len(met)
+            cold = blend.gains(scores, trial.cold_target[chunk], seen)[met[chunk]].sum() / np.count_nonzero(met)
+            total[j] += (1 - share) * warm + share * cold
+    return blend.COLD_SCALES[int(np.argmax(total))]
 
 
 def _without(matrix: sparse.csr_array, entries: np.ndarray) -> sparse.csr_array:

@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from geo_mf.errors import InvalidInput
 from geo_mf.factorize import matrices
-from geo_mf.factorize.estimators import _ONE_FIT
+from geo_mf.factorize.cores import all_cores
 from geo_mf.factorize.fit_ratings import Callback, Fitted, Settings, fit
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
 from geo_mf.factorize.ratings import Objective, fold_in
@@ -152,9 +151,7 @@ class BiasedMF(FactorModel):
         shape = matrices.shape(matrix)
         if matrix.nnz == 0:
             raise InvalidInput(f"ratings of shape {shape} hold no rating: there is nothing to fit")
-        # Row solves share the cores among themselves. BLAS with threads of its own would only be in their way, and it
-        # rounds differently for another number of them.
-        with _ONE_FIT, threadpool_limits(1, "blas"):
+        with all_cores():
             prior = None
             if item_features is not None:
                 rated = np.bincount(matrix.indices, minlength=shape[1])

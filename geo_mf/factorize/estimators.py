@@ -19,15 +19,14 @@ come back. On purpose it differs in this (docs/coming_from.md converts the setti
   `predict`, `get_params` and `set_params` are new.
 """
 
-import threading
 from typing import Any, Literal, Self
 
 import numpy as np
 from scipy import linalg, sparse
-from threadpoolctl import threadpool_limits
 
 from geo_mf.errors import InvalidInput, UnknownId
 from geo_mf.factorize import matrices
+from geo_mf.factorize.cores import all_cores
 from geo_mf.factorize.fit import Callback, Settings, fit
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective, Solver
@@ -41,9 +40,6 @@ __all__ = ["IALS", "Ranked"]
 
 UserWeights = tuple[np.ndarray, bool]
 """What `scipy.linalg.cho_factor` returns."""
-
-_ONE_FIT = threading.RLock()
-"""Fits of one process take turns: each uses all cores, and the number of BLAS's threads belongs to the process."""
 
 
 class IALS(FactorModel):
@@ -131,9 +127,7 @@ class IALS(FactorModel):
             InvalidInput: a weight is negative or not finite, the matrix has no interactions, or the shapes disagree.
             FitDiverged: the factors became infinite or NaN.
         """
-        # Row solves share the cores among themselves (fit.py). BLAS with threads of its own would only be in their way,
-        # and it rounds differently for another number of them.
-        with _ONE_FIT, threadpool_limits(1, "blas"):
+        with all_cores():
             return self._fit(user_items, item_features, show_progress, callback)
 
     def _fit(
@@ -179,7 +173,7 @@ class IALS(FactorModel):
             UnknownId: a row is negative, or new rows leave a gap or are out of order.
             FitDiverged: a row has no finite solution; nothing is stored then.
         """
-        with _ONE_FIT, threadpool_limits(1, "blas"):
+        with all_cores():
             rows = to_write(as_rows(userids)[0], len(self.user_factors), "user")
             if len(rows):
                 solved = self._fold_in(self._check_history(user_items, len(rows)))
@@ -204,7 +198,7 @@ class IALS(FactorModel):
             UnknownId: a row is negative, or new rows leave a gap or are out of order.
             FitDiverged: a row has no finite solution; nothing is stored then.
         """
-        with _ONE_FIT, threadpool_limits(1, "blas"):
+        with all_cores():
             rows = to_write(as_rows(itemids)[0], len(self.item_factors), "item")
             if len(rows):
                 solved = self._recalculated_items(len(rows), item_users, item_features)

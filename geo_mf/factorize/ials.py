@@ -21,14 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from geo_mf.factorize.cores import ONE_CORE, each, outer
+
 Solver = Literal["cg", "cholesky"]
-
-# Calls are shared among cores by the loop (fit.py). Each of them therefore runs on one core, which also makes its
-# result independent of how many cores there are.
-ONE_CORE = {"xla_cpu_multi_thread_eigen": False}
-
-# XLA splits a longer sum among its threads all the same, at places that depend on how many there are.
-SUMMED = 64
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def rotate(table: jax.Array, basis: jax.Array) -> jax.Array:
 def gram_part(table: jax.Array, start: jax.Array, rows: int) -> jax.Array:
     """Gram matrix [K, K] of `rows` rows of the table."""
     part = jax.lax.dynamic_slice_in_dim(table, start, rows)
-    return _outer(part[None], part[None])[0]
+    return outer(part[None], part[None])[0]
 
 
 @partial(jax.jit, static_argnames=("solver", "steps"), compiler_options=ONE_CORE)
@@ -165,39 +160,20 @@ def _exact(x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | No
         start = jnp.zeros_like(diagonal) if pull is None else pull / diagonal
         right = root - jnp.einsum("bnk,bk->bn", y, start)
         return start + jnp.einsum("bnk,bn->bk", scaled, _cholesky_solve(small, right))
-    system = _outer(c[:, :, None] * x, x) + diagonal[:, :, None] * jnp.eye(rank, dtype=x.dtype)[None]
+    system = outer(c[:, :, None] * x, x) + diagonal[:, :, None] * jnp.eye(rank, dtype=x.dtype)[None]
     right = jnp.einsum("bnk,bn->bk", x, c)
     return _cholesky_solve(system, right if pull is None else right + pull)
 
 
-def _outer(a: jax.Array, b: jax.Array) -> jax.Array:
-    """aᵀ b over the second axis, SUMMED rows at a time and in their order. [m, n, K], [m, n, K] -> [m, K, K]."""
-    m, n, rank = a.shape
-    tail = -n % SUMMED
-    parts = [jnp.pad(x, ((0, 0), (0, tail), (0, 0))).reshape(m, -1, SUMMED, rank).swapaxes(0, 1) for x in (a, b)]
-
-    def add(total: jax.Array, part: list[jax.Array]) -> tuple[jax.Array, None]:
-        return total + jnp.einsum("mnk,mnj->mkj", *part, precision=jax.lax.Precision.HIGHEST), None
-
-    return jax.lax.scan(add, jnp.zeros((m, rank, rank), a.dtype), parts)[0]
-
-
-def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
-    """[b, n, n], [b, n] -> [b, n].
-
-    On a CPU one system at a time: jaxlib 0.10 spreads a batch of them over XLA's threads and waits for it on such a
-    thread, so that two batches at once wait for each other for ever.
-    """
+def _cholesky_solve(matrices: jax.Array, rights: jax.Array) -> jax.Array:
+    """[b, n, n], [b, n] -> [b, n]."""
 
     def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
         lower = jax.lax.linalg.cholesky(matrix)
-        half = jax.lax.linalg.triangular_solve(lower, right[..., None], left_side=True, lower=True)
-        return jax.lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)[..., 0]
+        half = jax.lax.linalg.triangular_solve(lower, right[:, None], left_side=True, lower=True)
+        return jax.lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)[:, 0]
 
-    def in_turn(matrix: jax.Array, right: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda system: solve(*system), (matrix, right))
-
-    return jax.lax.platform_dependent(matrix, right, cpu=in_turn, default=solve)
+    return each(solve, matrices, rights)
 
 
 @partial(jax.jit, static_argnames=("start",))

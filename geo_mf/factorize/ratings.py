@@ -24,12 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Calls are shared among cores by the loop (fit_ratings.py). Each runs on one core, which also makes its result
-# independent of how many cores there are.
-ONE_CORE = {"xla_cpu_multi_thread_eigen": False}
-
-# XLA splits a longer sum among its threads all the same, at places that depend on how many there are.
-SUMMED = 64
+from geo_mf.factorize.cores import ONE_CORE, each, outer
 
 
 @dataclass(frozen=True)
@@ -160,7 +155,7 @@ def _exact(
         with_bias = -jnp.einsum("bnk,bn->bk", half[:, :, :-1], half[:, :, -1])
     else:
         eye = jnp.eye(places, dtype=x.dtype)[None]
-        system = _gram(x) + diagonal[:, :, None] * eye
+        system = outer(x, x) + diagonal[:, :, None] * eye
         right = right + jnp.einsum("bnk,bn->bk", x, y)
         # With L Lᵀ the system and M = L^-1, the inverse is Mᵀ M.
         inverse = _lower_solve(system, jnp.broadcast_to(eye, system.shape))
@@ -190,25 +185,14 @@ def _product(form: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(form, a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def _gram(x: jax.Array) -> jax.Array:
-    """xᵀ x over the second axis, SUMMED rows at a time and in their order. [b, n, k] -> [b, k, k]."""
-    b, n, k = x.shape
-    parts = jnp.pad(x, ((0, 0), (0, -n % SUMMED), (0, 0))).reshape(b, -1, SUMMED, k).swapaxes(0, 1)
-
-    def add(total: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
-        return total + _product("bnk,bnj->bkj", part, part), None
-
-    return jax.lax.scan(add, jnp.zeros((b, k, k), x.dtype), parts)[0]
-
-
 def _lower_solve(matrices: jax.Array, right: jax.Array) -> jax.Array:
     """L^-1 right, with L Lᵀ the matrix. [b, n, n], [b, n, m] -> [b, n, m]."""
 
-    def solve(system: tuple[jax.Array, jax.Array]) -> jax.Array:
-        lower = jax.lax.linalg.cholesky(system[0])
-        return jax.lax.linalg.triangular_solve(lower, system[1], left_side=True, lower=True)
+    def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
+        lower = jax.lax.linalg.cholesky(matrix)
+        return jax.lax.linalg.triangular_solve(lower, right, left_side=True, lower=True)
 
-    return jax.lax.map(solve, (matrices, right))
+    return each(solve, matrices, right)
 
 
 @partial(jax.jit, static_argnames=("start",))
