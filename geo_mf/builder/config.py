@@ -36,9 +36,9 @@ class BuildConfig(BaseModel):
     """Keep embeddings on disk, so that the next build encodes only new texts."""
     learn_blend: bool = True
     """Hold one interaction of each user out, to learn how much text should count; costs a second fit."""
-    cold_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    cold_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the interactions to come that you expect for items nobody has touched yet; it decides how high they
-    stand among the others. None: the share of the catalogue that they are, at least a tenth."""
+    stand among the others. An untouched item is not an average one, so it is not their share of the catalogue."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores of the factorization, 0 for all."""
     seed: Annotated[int, Field(ge=0)] = 0

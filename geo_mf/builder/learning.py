@@ -13,7 +13,7 @@ from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Blend
 
 VALIDATION_USERS = 10_000
-COLD_SHARE = 0.1
+PLAYED_COLD = 0.1
 """Share of the items that are played cold: all their interactions are held out."""
 CHUNK_SCORES = 2**23
 """Scores held at once."""
@@ -73,11 +73,7 @@ def learn_blend(matrix: sparse.csr_array, embeddings: np.ndarray, config: BuildC
     learned = Blend(1.0, _text_weights(trial))
     if not (trial.cold_target >= 0).any():
         return learned
-    share = config.cold_share
-    if share is None:
-        untouched = np.bincount(matrix.indices, minlength=len(embeddings)) == 0
-        share = max(COLD_SHARE, float(np.mean(untouched[embeddings.any(axis=1)])))
-    return replace(learned, cold_scale=_cold_scale(trial, learned, share))
+    return replace(learned, cold_scale=_cold_scale(trial, learned, config.cold_share))
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ class _Trial:
         touched = np.bincount(matrix.indices, minlength=len(embeddings)) > 0
         playable = np.flatnonzero(touched & embeddings.any(axis=1))
         cold = np.zeros(len(embeddings), bool)
-        cold[random.choice(playable, int(COLD_SHARE * len(playable)), replace=False)] = True
+        cold[random.choice(playable, int(PLAYED_COLD * len(playable)), replace=False)] = True
         train = _without(matrix, cold[matrix.indices])
         lengths = np.diff(train.indptr)
         able = np.flatnonzero(lengths >= 2)

@@ -110,9 +110,8 @@ class Settings:
         typer.Option("--no-learn-blend/--learn-blend", help="Do not learn how much text counts; saves a second fit."),
     ] = False
     cold_share: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Share of interactions to come that go to cold items; default: theirs."),
-    ] = None
+        float, typer.Option(min=0, max=1, help="Share of the interactions to come that you expect for cold items.")
+    ] = 0.1
     threads: Annotated[int, typer.Option(min=0, help="Cores of the factorization, 0 for all.")] = 0
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0
 
