@@ -4,8 +4,8 @@
 
 Both sides choose from a small grid on the training part alone, in the way they will be tested: at five moments inside
 it, fit on what came before, rank what came in the next sixth for the users met before. The test part, the last fifth
-of all interactions, is ranked once. A user without training history gets the popular items from every system. Needs
-the [bench] extra.
+of all interactions, is ranked once. A user without training history gets what is trending from geo_mf, and the popular
+items from implicit, which has nothing for such users. Needs the [bench] extra.
 """
 
 import itertools

@@ -17,6 +17,7 @@ from geo_mf.factorize.ials import Objective
 from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.geometry.prior import apply as apply_prior
+from geo_mf.geometry.trend import column as trend_column
 from geo_mf.index.exact import Hits, VectorIndex
 from geo_mf.recommendations import Because, Recommendation, Recommendations
 from geo_mf.text.encoder import TextEncoder
@@ -41,6 +42,7 @@ class Query:
         behaviour: float32 [K], the user's factor.
         text: float32 [dim], the typed text's embedding, else the history's profile; zero when there is neither.
         weights: a and b.
+        trend: 1 where what everybody touches lately counts, 0 for somebody who typed a text.
     """
 
     rows: np.ndarray
@@ -49,11 +51,13 @@ class Query:
     behaviour: np.ndarray
     text: np.ndarray
     weights: Weights
+    trend: float
 
     @property
     def vector(self) -> np.ndarray:
-        """float32 [1, K + dim], ready for the index."""
-        return blend.queries(self.behaviour[None], self.text[None], self.weights)
+        """float32 [1, K + dim + 1], ready for the index."""
+        weights = np.asarray([[self.weights.behaviour, self.weights.text]], np.float32)
+        return blend.queries(self.behaviour[None], self.text[None], weights, np.full(1, self.trend, np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +73,8 @@ class Recommender:
         embeddings: float32 [items, dim], unit length; a zero row for an item without text.
         coefficients: float32 [dim + 1, K], the prior: what text says about factors.
         objective: the factorization's objective, for folding in.
-        blend: scale of the text part, default weights.
+        touches: float32 [items], how often each was touched of late (`trend.touches`); 0 for an untouched item.
+        blend: scale of the text part, default weights, weight of the trend.
         encoder: turns a typed text into an embedding.
         fingerprint: of the encoder that made `embeddings`.
         index: over `blend.vectors`.
@@ -84,6 +89,7 @@ class Recommender:
     embeddings: np.ndarray
     coefficients: np.ndarray
     objective: Objective
+    touches: np.ndarray
     blend: Blend
     encoder: TextEncoder
     fingerprint: str
@@ -148,7 +154,7 @@ class Recommender:
         if not len(rows) and not words:
             raise InvalidInput(
                 "nothing to go by: the history is empty and there is no text; give user=, history= (ids of items) "
-                "or text= (a sentence)"
+                "or text= (a sentence), or ask for trending()"
             )
         typed = self._encode(words) if words else None
         factors = self.item_factors[rows]
@@ -157,7 +163,34 @@ class Recommender:
         amounts = clicks if typed is None else np.append(clicks, np.float32(1))
         looked_for = typed if typed is not None else _unit(clicks.astype(np.float64) @ self.embeddings[rows])
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        return Query(rows, clicks, typed, self.fold_in.solve(factors, amounts), looked_for, chosen)
+        behaviour = self.fold_in.solve(factors, amounts)
+        # Who says what is wanted, or of whom nothing is known, is not given what the crowd wants in its place.
+        trend = float(typed is None and bool(behaviour.any()))
+        return Query(rows, clicks, typed, behaviour, looked_for, chosen, trend)
+
+    def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
+        """What everybody touches lately: the list for somebody of whom nothing is known.
+
+        Args:
+            k: how many items.
+            where: as in `recommend`.
+
+        Returns:
+            k items that somebody touched, or fewer and the reason; a score is the number of touches, the old ones
+            counting less (`blend.half_life`).
+
+        Raises:
+            InvalidInput: k < 1, or a bad `where`.
+        """
+        _check_k(k)
+        candidates = np.flatnonzero(self.catalog.mask(where) & ~self.cold)[None]
+        hits = Hits.best(candidates, self.touches[candidates], min(k, len(self.catalog)))
+        found = hits.rows[0][: hits.counts[0]]
+        return Recommendations(
+            self._items(found, self.touches[found], self.touches[found], np.zeros(len(found))),
+            k,
+            _shortage(k, hits, where, 0),
+        )
 
     def similar_items(
         self, item: Any, *, k: int = 10, space: Space = "blend", where: str | None = None
@@ -214,6 +247,7 @@ class Recommender:
         behaviour = self.user_factors @ self.item_factors[row]
         # <profile, embedding> without building every profile: the history's items weigh in by their similarity.
         text = self.history @ (self.embeddings @ self.embeddings[row]) * self._profile_scale
+        behaviour += self.blend.trend * self.trend[row] * self.user_factors.any(axis=1)
         score = (weights[:, 0] * behaviour + self.blend.scale * weights[:, 1] * text).astype(np.float32)
         score[self.history[:, [row]].toarray()[:, 0] > 0] = -np.inf
         hits = Hits.best(np.arange(len(score))[None], score[None], min(k, len(score)))
@@ -221,17 +255,20 @@ class Recommender:
         return list(zip(self.users.take(found), score[found].tolist(), strict=True))
 
     def queries(self, user_rows: np.ndarray) -> np.ndarray:
-        """Query vectors float32 [n, K + dim] of known users by row, from their stored factors and profiles."""
+        """Query vectors float32 [n, K + dim + 1] of known users by row, from their stored factors and profiles."""
+        factors = self.user_factors[user_rows]
         profiles = blend.profiles(self.history[user_rows], self.embeddings)
-        weights = self._user_weights[user_rows]
-        return np.concatenate(
-            [weights[:, :1] * self.user_factors[user_rows], weights[:, 1:] * profiles], axis=1
-        ).astype(np.float32)
+        return blend.queries(factors, profiles, self._user_weights[user_rows], np.any(factors, axis=1))
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """float32 [items, K + dim], the indexed rows."""
-        return blend.vectors(self.item_factors, self.embeddings, self.blend.scale)
+        """float32 [items, K + dim + 1], the indexed rows."""
+        return blend.vectors(self.item_factors, self.embeddings, self.trend, self.blend)
+
+    @cached_property
+    def trend(self) -> np.ndarray:
+        """float32 [items], `trend.column` of the touches."""
+        return trend_column(self.touches)
 
     @cached_property
     def fold_in(self) -> FoldIn:
@@ -306,7 +343,7 @@ class Recommender:
 
     def _speaks(self, query: Query) -> bool:
         """Whether the query can tell one item from another."""
-        behaviour, text = np.split(query.vector[0], [self.item_factors.shape[1]])
+        behaviour, text, _ = np.split(query.vector[0], [self.item_factors.shape[1], len(query.vector[0]) - 1])
         return bool(behaviour.any() or (text.any() and self._any_text))
 
     def _explained(self, query: Query, hits: Hits, k: int, reason: str) -> Recommendations:
@@ -315,7 +352,7 @@ class Recommender:
         items: list[Recommendation] = []
         for start in range(0, len(found), EXPLAINED_TOGETHER):
             rows = found[start : start + EXPLAINED_TOGETHER]
-            behaviour = a * (self.item_factors[rows] @ query.behaviour)
+            behaviour = a * (self.item_factors[rows] @ query.behaviour + self._crowd(query, rows))
             text = b * (self.embeddings[rows] @ query.text)
             because = self._because(query, rows)
             items += self._items(rows, hits.scores[0, start : start + len(rows)], behaviour, text, because)
@@ -328,6 +365,7 @@ class Recommender:
             zip(self.catalog.items.take(query.rows), (self.titles[row] for row in query.rows), strict=True)
         )
         names += [] if query.typed is None else [(None, "what you typed")]
+        names.append((None, "popular lately"))
         best = np.argsort(-shares, axis=0, kind="stable")[:REASONS]
         return [
             tuple(Because(*names[j], share=float(shares[j, place])) for j in best[:, place] if shares[j, place] > 0)
@@ -335,9 +373,9 @@ class Recommender:
         ]
 
     def _shares(self, query: Query, found: np.ndarray) -> np.ndarray:
-        """What each item of the history, and last the typed text, added to each score.
+        """What each item of the history, the typed text and last the trend added to each score.
 
-        float64 [history, found]; a column sums to the score.
+        float64 [history + 1, found]; a column sums to the score.
         """
         factors, amounts = self.item_factors[query.rows], query.clicks
         targets = self.embeddings[found].astype(np.float64)
@@ -351,7 +389,12 @@ class Recommender:
             parts = np.zeros((len(amounts), len(found)))
             parts[-1] = targets @ query.typed
         behaviour = self.fold_in.contributions(factors, amounts, self.item_factors[found])
-        return query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts
+        crowd = query.weights.behaviour * self._crowd(query, found)
+        return np.vstack([query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, crowd])
+
+    def _crowd(self, query: Query, rows: np.ndarray) -> np.ndarray:
+        """[rows]: what the trend adds to the behaviour score."""
+        return query.trend * self.blend.trend * self.trend[rows].astype(np.float64)
 
     def _items(
         self,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 # Read by JAX when it is imported, here or in a subprocess: no silent change of a dtype or of a rank.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
@@ -66,6 +67,8 @@ def small_catalog() -> gm.Catalog:
 
 @pytest.fixture(scope="session")
 def recommender() -> gm.Recommender:
-    """Built from the two above, in memory, with a hashing encoder and a blend that is not learned."""
+    """Built from the two above, in memory, with a hashing encoder, a blend that is not learned, and a trend."""
     config = gm.BuildConfig.of(factors=8, iterations=8, cache=False, learn_blend=False)
-    return gm.build(small_interactions(), small_catalog(), config=config, encoder=gm.HashEncoder(dim=32))
+    built = gm.build(small_interactions(), small_catalog(), config=config, encoder=gm.HashEncoder(dim=32))
+    trendy = replace(built, blend=replace(built.blend, trend=0.02))
+    return replace(trendy, index=gm.FaissIndex(trendy.vectors))

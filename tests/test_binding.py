@@ -57,7 +57,7 @@ def test_everything_comes_back(recommender: gm.Recommender, loaded: gm.Recommend
 
 
 def test_a_learned_blend_comes_back(recommender: gm.Recommender, tmp_path: Path) -> None:
-    blend = Blend(0.3, ((2, Weights(1, 0.8)), (2**31 - 1, Weights(1, 0))), Weights(0.25, 3), 1.75)
+    blend = Blend(0.3, ((2, Weights(1, 0.8)), (2**31 - 1, Weights(1, 0))), Weights(0.25, 3), 1.75, 0.125, 30.0)
     save(dataclasses.replace(recommender, blend=blend), tmp_path / "blend")
     assert gm.load(tmp_path / "blend").blend == blend
 

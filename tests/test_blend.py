@@ -13,21 +13,17 @@ from geo_mf.geometry import blend
 from geo_mf.geometry.blend import HISTORY_EDGES, TEXT_WEIGHTS, Blend, Weights
 
 
-def test_one_inner_product_is_behaviour_plus_text() -> None:
+def test_one_inner_product_is_behaviour_plus_text_plus_trend() -> None:
     rng = np.random.default_rng(0)
-    factors, embeddings = rng.standard_normal((7, 3)), rng.standard_normal((7, 5))
+    factors, embeddings, crowd = rng.standard_normal((7, 3)), rng.standard_normal((7, 5)), rng.standard_normal(7)
     users, texts = rng.standard_normal((4, 3)), rng.standard_normal((4, 5))
-    vectors, queries = blend.vectors(factors, embeddings, 0.4), blend.queries(users, texts, Weights(2, 0.5))
+    weights, asked = np.asarray([[2, 0.5], [1, 0], [0, 1], [3, 2]]), np.asarray([1, 1, 1, 0])
+    vectors = blend.vectors(factors, embeddings, crowd, Blend(0.4, trend=0.3))
+    queries = blend.queries(users, texts, weights, asked)
     assert vectors.dtype == queries.dtype == np.float32
-    assert queries @ vectors.T == pytest.approx(2 * users @ factors.T + 0.5 * 0.4 * texts @ embeddings.T, abs=1e-5)
-
-
-def test_an_absent_part_is_zero() -> None:
-    vectors = blend.vectors(np.ones((2, 1)), np.eye(2), 1.0)
-    behaviour_alone = blend.queries(np.ones((1, 1)), np.zeros((1, 2)), Weights(1, 1))
-    assert (behaviour_alone @ vectors.T).tolist() == [[1, 1]]
-    text_alone = blend.queries(np.zeros((1, 1)), np.asarray([[0, 1]]), Weights(1, 1))
-    assert (text_alone @ vectors.T).tolist() == [[0, 1]]
+    a, b = weights[:, :1], weights[:, 1:]
+    behaviour = users @ factors.T + asked[:, None] * 0.3 * crowd
+    assert queries @ vectors.T == pytest.approx(a * behaviour + b * 0.4 * texts @ embeddings.T, abs=1e-5)
 
 
 @pytest.mark.parametrize("bad", [(0, 0), (-1, 1), (1, -0.1), (np.nan, 1), (1, np.inf), (1e7, 0)])

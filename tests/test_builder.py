@@ -11,7 +11,8 @@ from conftest import SIZE, small_catalog, small_interactions
 from scipy import sparse
 
 import geo_mf as gm
-from geo_mf.builder.learning import learn_blend, with_cold_factors
+from geo_mf.builder.learning import learn_blend
+from geo_mf.builder.trial import with_cold_factors
 from geo_mf.errors import FitDiverged, InvalidInput
 
 ENCODER = gm.HashEncoder(dim=32)

@@ -262,6 +262,14 @@ def test_recommend_for_clicks_a_sentence_and_a_mix(index: Path) -> None:
     assert all(int(one[1:]) >= 20 for one in ids(mixed)) and ids(mixed)
 
 
+def test_recommend_what_is_trending(index: Path) -> None:
+    found = answer("recommend", index, "--trending", "-k", "5", "--where", "year >= 1990")
+    assert len(ids(found)) == 5
+    scores = [item["score"] for item in found["items"]]
+    assert scores == sorted(scores, reverse=True) and scores[-1] > 0
+    assert "goes with --where and -k alone" in refused("recommend", index, "--trending", "--user", "u0", code=2)
+
+
 def test_similar_in_each_space(index: Path) -> None:
     for space in ("blend", "factors", "text"):
         found = answer("similar", index, "m3", "--space", space, "-k", "4", "--where", "genres == 'music'")

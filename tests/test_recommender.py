@@ -87,10 +87,11 @@ def test_an_answer_obeys_its_contract(recommender: gm.Recommender, request: dict
     # What the history and the text added sums to the score; `because` names the largest shares.
     if len(found):
         shares = rec._shares(query, places)
-        names = [*rec.catalog.items.take(query.rows), *([None] if query.typed is not None else [])]
+        names = [*rec.catalog.items.take(query.rows), *(["typed"] if query.typed is not None else []), "trend"]
         assert shares.sum(axis=0) == pytest.approx(scores[places], abs=1e-4)
         for place, item in enumerate(found):
-            told = [(because.id, because.share) for because in item.because]
+            spoken = {"what you typed": "typed", "popular lately": "trend"}
+            told = [(because.id or spoken[because.title], because.share) for because in item.because]
             best = sorted(zip(-shares[:, place], names, strict=True), key=lambda pair: pair[0])[:3]
             assert [share for _, share in told] == pytest.approx([-share for share, _ in best if share < 0])
             for id, share in told:
@@ -311,7 +312,46 @@ def test_query_vectors_of_known_users(recommender: gm.Recommender) -> None:
         query = rec.query(100 + at)
         weights = query.weights
         assert vector[:8] == pytest.approx(weights.behaviour * rec.user_factors[at], abs=1e-6)
-        assert vector[8:] == pytest.approx(weights.text * query.text, abs=1e-6)
+        assert vector[8:-1] == pytest.approx(weights.text * query.text, abs=1e-6)
+        assert vector[-1] == weights.behaviour == 1
+
+
+def test_the_trend_moves_who_typed_nothing(recommender: gm.Recommender) -> None:
+    crowd = np.zeros(SIZE + 3, np.float32)
+    crowd[:SIZE] = np.arange(SIZE)
+    lately = dataclasses.replace(recommender, touches=crowd, blend=dataclasses.replace(recommender.blend, trend=100.0))
+    rec = dataclasses.replace(lately, index=gm.FaissIndex(lately.vectors))
+    assert rec.recommend(100, k=3, exclude_seen=False).ids == ["i23", "i22", "i21"]
+    assert rec.recommend(history=["i1"], k=3).ids == ["i23", "i22", "i21"]
+    first = rec.recommend(100, k=1, exclude_seen=False)[0]
+    assert first.because[0].id is None and first.because[0].title == "popular lately"
+    assert first.because[0].share == pytest.approx(100 * rec.trend[23], rel=1e-5)
+    plain = dataclasses.replace(recommender, blend=dataclasses.replace(recommender.blend, trend=0.0))
+    plain = dataclasses.replace(plain, index=gm.FaissIndex(plain.vectors))
+    typed: list[dict[str, Any]] = [{"text": "boats"}, {"user": 100, "text": "boats"}]
+    for call in [*typed, {"user": 100, "weights": (0, 1)}, {"history": ["bare", "i4"], "weights": (0, 2)}]:
+        assert rec.recommend(**call).ids == plain.recommend(**call).ids
+    assert rec.similar_items("i4") == plain.similar_items("i4")
+    # An item nobody touched stands where the average one does, and a mute history says nothing still.
+    assert rec.trend[SIZE:].tolist() == [0, 0, 0]
+    assert rec.recommend(history=["bare"]).ids == []
+
+
+def test_trending(recommender: gm.Recommender) -> None:
+    crowd = np.zeros(SIZE + 3, np.float32)
+    crowd[:SIZE] = np.r_[1:SIZE, 1000]
+    rec = dataclasses.replace(recommender, touches=crowd)
+    found = rec.trending(k=3)
+    assert found.ids == ["i23", "i22", "i21"]
+    assert found.scores == [1000, 23, 22]
+    assert rec.trending(k=2, where="topic == 0").ids == ["i22", "i20"]
+    every = rec.trending(k=100)
+    assert len(every) == SIZE and every.reason == "24 of 100: no other item is allowed"
+    assert recommender.trending(k=SIZE).scores == [11.0] * SIZE
+    with pytest.raises(InvalidInput, match="k is 0"):
+        rec.trending(k=0)
+    with pytest.raises(InvalidInput, match="nowhere"):
+        rec.trending(where="nowhere == 1")
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------

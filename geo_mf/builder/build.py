@@ -11,12 +11,13 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.builder.config import BuildConfig
-from geo_mf.builder.learning import ials, learn_blend, text_scale, with_cold_factors
+from geo_mf.builder.learning import learn_blend
+from geo_mf.builder.trial import ials, spread, text_scale, with_cold_factors
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import Interactions
 from geo_mf.errors import InvalidInput
-from geo_mf.geometry import blend
+from geo_mf.geometry import blend, trend
 from geo_mf.geometry.blend import Blend
 from geo_mf.index.exact import ExactIndex
 from geo_mf.index.faiss import FaissIndex
@@ -71,21 +72,23 @@ def build(
         LAYOUT.checked_root(out)  # a bad name is told before the work, not after it
     clock = _Clock()
     catalog = catalog if catalog is not None else Catalog.from_ids(interactions.items)
-    listed, matrix, unlisted = _training(interactions, catalog, config)
+    listed, matrix, datetimes, unlisted = _training(interactions, catalog, config)
     source = encoder or _encoder(config, catalog)
     with clock.step("encode"):
         reader = CachedEncoder(source, EmbeddingCache()) if config.cache else source
         embeddings = reader.encode(catalog.texts, show_progress=show_progress)
     learned = Blend(1.0)
     with clock.step("learn the blend"):
-        if config.learn_blend and embeddings.any():
-            learned = learn_blend(matrix, embeddings, config)
+        if config.learn_blend:
+            learned = learn_blend(matrix, embeddings, config, datetimes)
     with clock.step("factorize"):
         model = ials(config).fit(matrix, embeddings, show_progress=show_progress)
     with clock.step("index"):
-        learned = replace(learned, scale=text_scale(model, matrix, embeddings, config.seed))
+        crowd = learned.trend * spread(model, config.seed)
+        learned = replace(learned, scale=text_scale(model, matrix, embeddings, config.seed), trend=crowd)
         factors = with_cold_factors(model, matrix, embeddings, learned.cold_scale)
-        vectors = blend.vectors(factors, embeddings, learned.scale)
+        touches = trend.touches(matrix.indices, datetimes, len(catalog), learned.half_life)
+        vectors = blend.vectors(factors, embeddings, trend.column(touches), learned)
         index = FaissIndex(vectors)
     coefficients = model.prior_coefficients
     card: dict[str, Any] = {
@@ -108,6 +111,7 @@ def build(
         embeddings=embeddings,
         coefficients=coefficients if coefficients is not None else np.zeros((0, config.factors), np.float32),
         objective=model.objective,
+        touches=touches,
         blend=learned,
         encoder=source,
         fingerprint=source.fingerprint,
@@ -124,8 +128,10 @@ def build(
     return rec
 
 
-def _training(interactions: Interactions, catalog: Catalog, config: BuildConfig) -> tuple[IdMap, sparse.csr_array, int]:
-    """Users with something to learn from, their weights as CSR, and how many rows the catalogue does not list."""
+def _training(
+    interactions: Interactions, catalog: Catalog, config: BuildConfig
+) -> tuple[IdMap, sparse.csr_array, np.ndarray | None, int]:
+    """Users with something to learn from, their weights as CSR, when, and how many rows the catalogue does not list."""
     listed, unlisted = interactions.align(items=catalog.items)
     rows = listed.to_csr()
     if rows.nnz == 0:
@@ -147,7 +153,18 @@ def _training(interactions: Interactions, catalog: Catalog, config: BuildConfig)
     else:
         weights = np.log1p(matrix.data) if config.weighting == "log" else matrix.data
         matrix.data = (weights / weights.mean(dtype=np.float64)).astype(np.float32)
-    return IdMap(listed.users.ids.take(known)), matrix, unlisted
+    return IdMap(listed.users.ids.take(known)), matrix, _datetimes(listed, rows), unlisted
+
+
+def _datetimes(interactions: Interactions, stored: sparse.csr_array) -> np.ndarray | None:
+    """int64 [nnz], the newest datetime of each stored entry; None when they are not known."""
+    if interactions.datetimes is None:
+        return None
+    size = np.int64(len(interactions.items))
+    keys = interactions.user_rows * size + interactions.item_rows
+    order = np.lexsort((interactions.datetimes, keys))
+    wanted = np.repeat(np.arange(len(interactions.users)), np.diff(stored.indptr)) * size + stored.indices
+    return interactions.datetimes[order][np.searchsorted(keys[order], wanted, side="right") - 1]
 
 
 def _encoder(config: BuildConfig, catalog: Catalog) -> TextEncoder:

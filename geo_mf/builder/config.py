@@ -35,7 +35,7 @@ class BuildConfig(BaseModel):
     cache: bool = True
     """Keep embeddings on disk, so that the next build encodes only new texts."""
     learn_blend: bool = True
-    """Hold one interaction of each user out, to learn how much text should count; costs a second fit."""
+    """Learn how much text, cold items and the trend should count; costs one more fit, with datetimes three."""
     cold_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the interactions to come that you expect for items nobody has touched yet; it decides how high they
     stand among the others. An untouched item is not an average one, so it is not their share of the catalogue."""

@@ -107,7 +107,10 @@ class Settings:
     ] = False
     no_learn_blend: Annotated[
         bool,
-        typer.Option("--no-learn-blend/--learn-blend", help="Do not learn how much text counts; saves a second fit."),
+        typer.Option(
+            "--no-learn-blend/--learn-blend",
+            help="Do not learn how much text and the trend count; saves one to three fits.",
+        ),
     ] = False
     cold_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the interactions to come that you expect for cold items.")

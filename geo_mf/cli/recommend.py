@@ -34,6 +34,9 @@ def recommend(
     weights: Annotated[
         str | None, typer.Option(help="How much behaviour and text count, such as 1,0.3; by default learned.")
     ] = None,
+    trending: Annotated[bool, typer.Option("--trending", help="What everybody touches lately; asks nothing else.")] = (
+        False
+    ),
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items of the history in the list.")] = (
         False
     ),
@@ -41,23 +44,28 @@ def recommend(
     """Recommend items to anybody.
 
     To a known user (--user), to somebody new with a few clicks (--history), for a sentence (--text), or to any mix of
-    these.
+    these; to somebody of whom nothing is known, what everybody touches lately (--trending).
     """
+    if trending and (user is not None or history or text is not None or weights is not None or include_seen):
+        raise typer.BadParameter("goes with --where and -k alone", param_hint="--trending")
     shares = None if weights is None else _weights(weights)
     compiled.keep()
     from geo_mf.store.binding import load
 
     rec = load(index)
     items = rec.catalog.items
-    found = rec.recommend(
-        None if user is None else rec.users.parse(user),
-        history=[one for words in history for one in _ids(words, items)] if history else None,
-        text=text,
-        k=k,
-        where=where,
-        weights=shares,
-        exclude_seen=not include_seen,
-    )
+    if trending:
+        found = rec.trending(k=k, where=where)
+    else:
+        found = rec.recommend(
+            None if user is None else rec.users.parse(user),
+            history=[one for words in history for one in _ids(words, items)] if history else None,
+            text=text,
+            k=k,
+            where=where,
+            weights=shares,
+            exclude_seen=not include_seen,
+        )
     if output.json:
         output.data(found.to_dict() | {"index_version": rec.card["version"]})
     else:

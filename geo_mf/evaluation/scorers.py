@@ -22,8 +22,8 @@ Part = Literal["blend", "factors", "text"]
 class RecommenderScorer:
     """One part of a recommender, in the rows of a split.
 
-    A user whom the recommender does not know gets the popular items, as a server would give them; an item it does not
-    hold scores -inf.
+    A user whom the recommender does not know gets what is popular lately, as `Recommender.trending` would give it; an
+    item it does not hold scores -inf.
     """
 
     rec: Recommender
@@ -41,9 +41,9 @@ class RecommenderScorer:
         rows = self._user_rows[user_rows]
         known = rows >= 0
         scores = np.empty((len(rows), len(self.rec.catalog)), np.float32)
-        scores[~known] = self._popularity
+        scores[~known] = self.rec.touches
         rank = self.rec.item_factors.shape[1]
-        columns = {"blend": slice(None), "factors": slice(0, rank), "text": slice(rank, None)}[self.part]
+        columns = {"blend": slice(None), "factors": slice(0, rank), "text": slice(rank, -1)}[self.part]
         queries = self.rec.queries(rows[known])[:, columns]
         scores[known] = queries @ self.rec.vectors[:, columns].T
         if self._in_order:
@@ -72,11 +72,6 @@ class RecommenderScorer:
     @cached_property
     def _in_order(self) -> bool:
         return self.rec.catalog.items == self.items
-
-    @cached_property
-    def _popularity(self) -> NDArray[np.float32]:
-        counts = np.bincount(self.rec.history.indices, minlength=len(self.rec.catalog))
-        return counts.astype(np.float32)
 
 
 def of_recommender(rec: Recommender, split: Split) -> tuple[RecommenderScorer, ...]:

@@ -2,7 +2,8 @@
 
 An item's vector is v_i = [h_i ; s t_i], its factor and its unit text embedding; a query is [a w ; b q]. One inner
 product is then a <w, h_i> + b s <q, t_i>: behaviour and text, weighed by the query and not by the index. `s` makes the
-two parts comparable: with a = b, both spread a user's items equally far apart.
+two parts comparable: with a = b, both spread a user's items equally far apart. One more column is the trend: it adds
+a c z_i, what everybody touches lately, where c is learned.
 """
 
 from collections.abc import Iterable
@@ -61,12 +62,16 @@ class Blend:
         with_text: weights when the caller typed a text.
         cold_scale: factor on the prior of an item that nobody has touched. A regression shrinks what it predicts, so
             unscaled priors would stand below every factor that behaviour gave.
+        trend: c, what a unit of `trend.column` adds to a behaviour score of somebody who typed no text.
+        half_life: days after which an interaction counts half in the trend; None counts all alike.
     """
 
     scale: float
     by_history: tuple[tuple[int, Weights], ...] = ((2**31 - 1, Weights(1.0, 0.5)),)
     with_text: Weights = Weights(0.5, 1.0)
     cold_scale: float = 1.0
+    trend: float = 0.0
+    half_life: float | None = None
 
     def weights(self, history: int, typed: bool) -> Weights:
         """The default weights for a query with `history` items and, perhaps, a typed text."""
@@ -94,15 +99,15 @@ def text_scale(
     if not len(useful):
         return 1.0
     chosen = np.random.default_rng(seed).choice(useful, min(SAMPLED_USERS, len(useful)), replace=False)
-    behaviour = _spread(user_factors[chosen] @ item_factors.T)
-    text = _spread(profiles[chosen] @ embeddings.T)
+    behaviour = spread(user_factors[chosen] @ item_factors.T)
+    text = spread(profiles[chosen] @ embeddings.T)
     return behaviour / text if behaviour > 0 and text > 0 else 1.0
 
 
-def _spread(scores: np.ndarray) -> float:
+def spread(scores: np.ndarray) -> float:
     """Mean standard deviation of the rows; 0 when they vary by no more than rounding."""
-    spread = float(np.std(scores, axis=1).mean())
-    return spread if spread > 1e-5 * float(np.abs(scores).max()) else 0.0
+    deviation = float(np.std(scores, axis=1).mean())
+    return deviation if deviation > 1e-5 * float(np.abs(scores).max()) else 0.0
 
 
 def profiles(matrix: sparse.csr_array, embeddings: np.ndarray) -> np.ndarray:
@@ -112,16 +117,23 @@ def profiles(matrix: sparse.csr_array, embeddings: np.ndarray) -> np.ndarray:
     return np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 1e-12)
 
 
-def vectors(item_factors: np.ndarray, embeddings: np.ndarray, scale: float) -> np.ndarray:
-    """The indexed rows, float32 [items, K + dim]."""
-    return np.concatenate([item_factors, np.float32(scale) * embeddings], axis=1).astype(np.float32, copy=False)
+def vectors(item_factors: np.ndarray, embeddings: np.ndarray, trend: np.ndarray, blend: Blend) -> np.ndarray:
+    """The indexed rows, float32 [items, K + dim + 1]; `trend` is float32 [items], `trend.column`."""
+    columns = [item_factors, np.float32(blend.scale) * embeddings, np.float32(blend.trend) * trend[:, None]]
+    return np.concatenate(columns, axis=1).astype(np.float32, copy=False)
 
 
-def queries(behaviour: np.ndarray, text: np.ndarray, weights: Weights) -> np.ndarray:
-    """Query rows, float32 [n, K + dim], of factors [n, K] and unit text queries [n, dim]; an absent part is zero."""
-    return np.concatenate([np.float32(weights.behaviour) * behaviour, np.float32(weights.text) * text], axis=1).astype(
-        np.float32, copy=False
-    )
+def queries(behaviour: np.ndarray, text: np.ndarray, weights: np.ndarray, trend: np.ndarray) -> np.ndarray:
+    """Query rows, float32 [n, K + dim + 1].
+
+    Args:
+        behaviour: [n, K], factors; an absent part is zero.
+        text: [n, dim], unit text queries; an absent part is zero.
+        weights: [n, 2], (a, b) of each.
+        trend: [n], 1 where the trend counts, else 0.
+    """
+    a, b = weights[:, :1], weights[:, 1:]
+    return np.concatenate([a * behaviour, b * text, a * trend[:, None]], axis=1).astype(np.float32, copy=False)
 
 
 def gains(scores: np.ndarray, held_out: np.ndarray, hidden: np.ndarray) -> np.ndarray:

@@ -40,6 +40,7 @@ def save(rec: Recommender, out: str | Path) -> str:
         "item_factors": rec.item_factors,
         "embeddings": rec.embeddings,
         "prior": rec.coefficients,
+        "touches": rec.touches,
         "history_starts": rec.history.indptr.astype(np.int64),
         "history_items": rec.history.indices.astype(np.int32),
         "history_weights": rec.history.data,
@@ -78,7 +79,7 @@ def load(
     items = IdMap(contents.table("item_ids").column("id"))
     users = IdMap(contents.table("user_ids").column("id"))
     factors, embeddings = contents.array("item_factors"), contents.array("embeddings")
-    size, dim = len(items), factors.shape[1] + embeddings.shape[1]
+    size, dim = len(items), factors.shape[1] + embeddings.shape[1] + 1
     return Recommender(
         users=users,
         catalog=_catalog(items, contents, meta["catalog"]),
@@ -88,6 +89,7 @@ def load(
         embeddings=embeddings,
         coefficients=contents.array("prior"),
         objective=Objective(**meta["objective"]),
+        touches=contents.array("touches"),
         blend=_blend(meta["blend"]),
         encoder=encoder or encoder_from_spec(meta["encoder"]["spec"]),
         fingerprint=meta["encoder"]["fingerprint"],
@@ -117,6 +119,8 @@ def _meta(rec: Recommender) -> dict[str, Any]:
             "by_history": [[longest, w.behaviour, w.text] for longest, w in rec.blend.by_history],
             "with_text": [rec.blend.with_text.behaviour, rec.blend.with_text.text],
             "cold_scale": rec.blend.cold_scale,
+            "trend": rec.blend.trend,
+            "half_life": rec.blend.half_life,
         },
         "catalog": {"id_column": rec.catalog.id_column, "title_column": rec.catalog.title_column},
         "card": dict(rec.card),
@@ -125,7 +129,8 @@ def _meta(rec: Recommender) -> dict[str, Any]:
 
 def _blend(meta: dict[str, Any]) -> Blend:
     steps = tuple((int(longest), Weights(a, b)) for longest, a, b in meta["by_history"])
-    return Blend(meta["scale"], steps, Weights(*meta["with_text"]), meta["cold_scale"])
+    others = (meta[name] for name in ("cold_scale", "trend", "half_life"))
+    return Blend(meta["scale"], steps, Weights(*meta["with_text"]), *others)
 
 
 def _catalog(items: IdMap, contents: Contents, meta: dict[str, Any]) -> Catalog:
