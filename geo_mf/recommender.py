@@ -15,9 +15,8 @@ from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry import blend
-from geo_mf.geometry.blend import Blend, Weights
+from geo_mf.geometry.blend import Blend, Spread, Weights
 from geo_mf.geometry.prior import apply as apply_prior
-from geo_mf.geometry.trend import column as trend_column
 from geo_mf.index.exact import Hits, VectorIndex
 from geo_mf.recommendations import Because, Recommendation, Recommendations
 from geo_mf.text.encoder import TextEncoder
@@ -42,7 +41,7 @@ class Query:
         behaviour: float32 [K], the user's factor.
         text: float32 [dim], the typed text's embedding, else the history's profile; zero when there is neither.
         weights: a and b.
-        trend: 1 where what everybody touches lately counts, 0 for somebody who typed a text.
+        trend: sigma_u where what everybody touches lately counts, 0 for somebody who typed a text.
     """
 
     rows: np.ndarray
@@ -74,6 +73,7 @@ class Recommender:
         coefficients: float32 [dim + 1, K], the prior: what text says about factors.
         objective: the factorization's objective, for folding in.
         touches: float32 [items], how often each was touched of late (`trend.touches`); 0 for an untouched item.
+        trend: float32 [items], `trend.column` of the touches.
         blend: scale of the text part, default weights, weight of the trend.
         encoder: turns a typed text into an embedding.
         fingerprint: of the encoder that made `embeddings`.
@@ -90,6 +90,7 @@ class Recommender:
     coefficients: np.ndarray
     objective: Objective
     touches: np.ndarray
+    trend: np.ndarray
     blend: Blend
     encoder: TextEncoder
     fingerprint: str
@@ -164,8 +165,8 @@ class Recommender:
         looked_for = typed if typed is not None else _unit(clicks.astype(np.float64) @ self.embeddings[rows])
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
         behaviour = self.fold_in.solve(factors, amounts)
-        # Who says what is wanted, or of whom nothing is known, is not given what the crowd wants in its place.
-        trend = float(typed is None and bool(behaviour.any()))
+        # Who says what is wanted is not given what the crowd wants in its place.
+        trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, behaviour, looked_for, chosen, trend)
 
     def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
@@ -247,7 +248,7 @@ class Recommender:
         behaviour = self.user_factors @ self.item_factors[row]
         # <profile, embedding> without building every profile: the history's items weigh in by their similarity.
         text = self.history @ (self.embeddings @ self.embeddings[row]) * self._profile_scale
-        behaviour += self.blend.trend * self.trend[row] * self.user_factors.any(axis=1)
+        behaviour += self.blend.trend * self.trend[row] * self._spread(self.user_factors)
         score = (weights[:, 0] * behaviour + self.blend.scale * weights[:, 1] * text).astype(np.float32)
         score[self.history[:, [row]].toarray()[:, 0] > 0] = -np.inf
         hits = Hits.best(np.arange(len(score))[None], score[None], min(k, len(score)))
@@ -258,17 +259,12 @@ class Recommender:
         """Query vectors float32 [n, K + dim + 1] of known users by row, from their stored factors and profiles."""
         factors = self.user_factors[user_rows]
         profiles = blend.profiles(self.history[user_rows], self.embeddings)
-        return blend.queries(factors, profiles, self._user_weights[user_rows], np.any(factors, axis=1))
+        return blend.queries(factors, profiles, self._user_weights[user_rows], self._spread(factors))
 
     @cached_property
     def vectors(self) -> np.ndarray:
         """float32 [items, K + dim + 1], the indexed rows."""
         return blend.vectors(self.item_factors, self.embeddings, self.trend, self.blend)
-
-    @cached_property
-    def trend(self) -> np.ndarray:
-        """float32 [items], `trend.column` of the touches."""
-        return trend_column(self.touches)
 
     @cached_property
     def fold_in(self) -> FoldIn:
@@ -294,6 +290,10 @@ class Recommender:
     @cached_property
     def _any_text(self) -> bool:
         return bool(self.embeddings.any())
+
+    @cached_property
+    def _spread(self) -> Spread:
+        return Spread.of(self.item_factors)
 
     @cached_property
     def _mean_factor(self) -> np.ndarray:

@@ -70,5 +70,5 @@ def recommender() -> gm.Recommender:
     """Built from the two above, in memory, with a hashing encoder, a blend that is not learned, and a trend."""
     config = gm.BuildConfig.of(factors=8, iterations=8, cache=False, learn_blend=False)
     built = gm.build(small_interactions(), small_catalog(), config=config, encoder=gm.HashEncoder(dim=32))
-    trendy = replace(built, blend=replace(built.blend, trend=0.02))
+    trendy = replace(built, blend=replace(built.blend, trend=0.1))
     return replace(trendy, index=gm.FaissIndex(trendy.vectors))

@@ -138,3 +138,15 @@ def test_lengths_that_nobody_has_take_what_serves_all() -> None:
     lengths = np.full(50, 30)
     learned = Blend(1.0, blend.choose(planted(np.full(50, 2)), lengths))
     assert {learned.weights(n, typed=False).text for n in (0, 3, 30, 10**6)} == {TEXT_WEIGHTS[2]}
+
+
+def test_the_spread_is_that_of_the_scores() -> None:
+    rng = np.random.default_rng(0)
+    items, users = (
+        (rng.standard_normal((300, 5)) + 2).astype(np.float32),
+        rng.standard_normal((7, 5)).astype(np.float32),
+    )
+    users[3] = 0
+    found = blend.Spread.of(items)(users)
+    assert found == pytest.approx((users @ items.T).std(axis=1), rel=1e-3, abs=1e-6)
+    assert found[3] == 0

@@ -36,13 +36,22 @@ def test_touched_and_untouched_are_told_apart(entries: list[tuple[int, int]], ha
     assert found.dtype == np.float32
     assert set(np.flatnonzero(found)) == set(items.tolist())
     assert trend.touches(items, when + 5 * DAY, 10, half_life).tolist() == found.tolist(), "only ages count"
-    column = trend.column(found)
+    column = trend.column(found, np.zeros((10, 1), np.float32), 1.0)
     assert np.isfinite(column).all()
     assert not column[found == 0].any()
     if column.any():
         met = column[found > 0].astype(float)
         assert (met.mean(), met.std()) == pytest.approx((0, 1), abs=1e-4)
         assert (np.diff(column[np.argsort(found)][np.sort(found) > 0]) >= 0).all(), "in the order of the touches"
+
+
+def test_a_new_item_gets_the_trend_of_its_text() -> None:
+    touched = np.asarray([9, 9, 9, 1, 1, 1, 0, 0, 0], np.float32)
+    topics = np.eye(2, dtype=np.float32)[[0, 0, 0, 1, 1, 1, 0, 1, 0]]
+    topics[8] = 0
+    column = trend.column(touched, topics, 0.01)
+    assert column[:6] == pytest.approx([1, 1, 1, -1, -1, -1])
+    assert column[6:] == pytest.approx([1, -1, 0], abs=0.02)
 
 
 def crowd(drift: bool, seed: int = 0) -> tuple[sparse.csr_array, np.ndarray]:

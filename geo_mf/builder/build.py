@@ -12,7 +12,7 @@ from scipy import sparse
 
 from geo_mf.builder.config import BuildConfig
 from geo_mf.builder.learning import learn_blend
-from geo_mf.builder.trial import ials, spread, text_scale, with_cold_factors
+from geo_mf.builder.trial import ials, text_scale, with_cold_factors
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import Interactions
@@ -84,11 +84,11 @@ def build(
     with clock.step("factorize"):
         model = ials(config).fit(matrix, embeddings, show_progress=show_progress)
     with clock.step("index"):
-        crowd = learned.trend * spread(model, config.seed)
-        learned = replace(learned, scale=text_scale(model, matrix, embeddings, config.seed), trend=crowd)
+        learned = replace(learned, scale=text_scale(model, matrix, embeddings, config.seed))
         factors = with_cold_factors(model, matrix, embeddings, learned.cold_scale)
         touches = trend.touches(matrix.indices, datetimes, len(catalog), learned.half_life)
-        vectors = blend.vectors(factors, embeddings, trend.column(touches), learned)
+        crowd = trend.column(touches, embeddings, config.prior_regularization)
+        vectors = blend.vectors(factors, embeddings, crowd, learned)
         index = FaissIndex(vectors)
     coefficients = model.prior_coefficients
     card: dict[str, Any] = {
@@ -112,6 +112,7 @@ def build(
         coefficients=coefficients if coefficients is not None else np.zeros((0, config.factors), np.float32),
         objective=model.objective,
         touches=touches,
+        trend=crowd,
         blend=learned,
         encoder=source,
         fingerprint=source.fingerprint,

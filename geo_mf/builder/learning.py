@@ -30,7 +30,7 @@ def learn_blend(
         datetimes: int64 [nnz], nanoseconds, of the stored entries; None when they are not known.
 
     Returns:
-        The blend, with a scale of 1 (it depends on the final fit) and the trend in units of the spread of behaviour.
+        The blend, with a scale of 1: it depends on the final fit.
     """
     out = HeldOut.of(matrix, embeddings, config.seed) if embeddings.any() else None
     trial = None if out is None else Trial.of(matrix, out.kept, embeddings, config)
@@ -41,7 +41,8 @@ def learn_blend(
         return learned
     times = None if datetimes is None else datetimes[out.kept]
     touched = trend.touches(trial.train.indices, times, len(embeddings), learned.half_life)
-    return replace(learned, cold_scale=_cold_scale(trial, out, learned, trend.column(touched), config.cold_share))
+    crowd = trend.column(touched, embeddings, config.prior_regularization)
+    return replace(learned, cold_scale=_cold_scale(trial, out, learned, crowd, config.cold_share))
 
 
 def _text_weights(trial: Trial, out: HeldOut) -> tuple[tuple[int, blend.Weights], ...]:
@@ -55,16 +56,22 @@ def _text_weights(trial: Trial, out: HeldOut) -> tuple[tuple[int, blend.Weights]
 
 
 def _cold_scale(trial: Trial, out: HeldOut, learned: Blend, column: np.ndarray, share: float) -> float:
-    """The one of COLD_SCALES that ranks warm and cold targets best in one list, the cold ones weighing `share`."""
+    """The largest of COLD_SCALES that ranks as well as the best one, within a standard error.
+
+    Warm and cold targets are ranked in one list, the cold ones weighing `share`. A doubt is settled in favour of new
+    items: what is never shown is never learned (the one-standard-error rule of Breiman et al., Classification and
+    Regression Trees, 1984, section 3.4.3).
+    """
     weights = trial.text_weights(out.users, learned)
-    crowd = np.float32(learned.trend * trial.spread) * column
     met = out.cold >= 0
-    total = np.zeros(len(blend.COLD_SCALES))
+    found = np.zeros((len(met), len(blend.COLD_SCALES)))
     for chunk, behaviour, text, seen in trial.chunks(out.users):
+        crowd = np.float32(learned.trend) * behaviour.std(axis=1, keepdims=True) * column
         for j, scale in enumerate(blend.COLD_SCALES):
             scores = behaviour * np.where(trial.untouched, np.float32(scale), np.float32(1))
             scores += weights[chunk, None] * text + crowd
-            warm = blend.gains(scores, out.warm[chunk], seen).sum() / len(met)
-            cold = blend.gains(scores, out.cold[chunk], seen)[met[chunk]].sum() / np.count_nonzero(met)
-            total[j] += (1 - share) * warm + share * cold
-    return blend.COLD_SCALES[int(np.argmax(total))]
+            cold = met[chunk] / met.mean() * blend.gains(scores, out.cold[chunk], seen)
+            found[chunk, j] = (1 - share) * blend.gains(scores, out.warm[chunk], seen) + share * cold
+    lead = found[:, [int(np.argmax(found.mean(axis=0)))]] - found
+    as_good = np.flatnonzero(lead.mean(axis=0) <= lead.std(axis=0) / np.sqrt(len(met)))
+    return blend.COLD_SCALES[int(as_good[-1])]

@@ -28,7 +28,7 @@ FEWEST = 20
 def learn(
     matrix: sparse.csr_array, datetimes: np.ndarray, embeddings: np.ndarray, config: BuildConfig, learned: Blend
 ) -> Blend:
-    """`learned` with a half-life, and the weight of the trend in units of the spread of behaviour scores.
+    """`learned` with a half-life and the weight of the trend.
 
     The half-life is the one whose trend alone ranks best for everybody, the strangers among them. The weight is the
     one that ranks best for those who have a history, beside their behaviour and text scores.
@@ -74,12 +74,13 @@ def _weight(
         asked, targets = moment.users[met], moment.targets[met]
         trial = Trial.of(matrix, moment.before, embeddings, config)
         touched = trend.touches(trial.train.indices, datetimes[moment.before], len(embeddings), learned.half_life)
-        crowd = np.float32(trial.spread) * trend.column(touched)
+        crowd = trend.column(touched, embeddings, config.prior_regularization)
         text_weights = trial.text_weights(asked, learned)[:, None]
         for chunk, behaviour, text, seen in trial.chunks(asked):
             scores = behaviour + text_weights[chunk] * text
+            spread = behaviour.std(axis=1, keepdims=True)
             for j, weight in enumerate(trend.TREND_WEIGHTS):
-                found = blend.gains(scores + np.float32(weight) * crowd, targets[chunk], seen)
+                found = blend.gains(scores + np.float32(weight) * spread * crowd, targets[chunk], seen)
                 total[j] += moment.weights[met[chunk]] @ found
     return trend.TREND_WEIGHTS[int(np.argmax(total))] if users >= FEWEST else 0.0
 

@@ -51,12 +51,6 @@ def text_scale(model: IALS, matrix: sparse.csr_array, embeddings: np.ndarray, se
     return blend.text_scale(model.user_factors[users], model.item_factors, sampled, embeddings, seed)
 
 
-def spread(model: IALS, seed: int) -> float:
-    """Mean standard deviation of a user's behaviour scores over the items, of a sample of users."""
-    users = np.random.default_rng(seed).permutation(len(model.user_factors))[: blend.SAMPLED_USERS]
-    return blend.spread(model.user_factors[np.sort(users)] @ model.item_factors.T)
-
-
 @dataclass(frozen=True)
 class HeldOut:
     """What a trial is asked about.
@@ -102,14 +96,12 @@ class Trial:
         train: CSR [users, items], what it saw.
         embeddings: float32 [items, dim].
         scale: of the text scores.
-        spread: of the behaviour scores.
     """
 
     model: IALS
     train: sparse.csr_array
     embeddings: np.ndarray
     scale: np.float32
-    spread: float
 
     @classmethod
     def of(cls, matrix: sparse.csr_array, kept: np.ndarray, embeddings: np.ndarray, config: BuildConfig) -> "Trial":
@@ -117,7 +109,7 @@ class Trial:
         train = only(matrix, kept)
         model = ials(config).fit(train, embeddings)
         scale = np.float32(text_scale(model, train, embeddings, config.seed))
-        return cls(model, train, embeddings, scale, spread(model, config.seed))
+        return cls(model, train, embeddings, scale)
 
     @cached_property
     def untouched(self) -> np.ndarray:

@@ -3,7 +3,8 @@
 An item's vector is v_i = [h_i ; s t_i], its factor and its unit text embedding; a query is [a w ; b q]. One inner
 product is then a <w, h_i> + b s <q, t_i>: behaviour and text, weighed by the query and not by the index. `s` makes the
 two parts comparable: with a = b, both spread a user's items equally far apart. One more column is the trend: it adds
-a c z_i, what everybody touches lately, where c is learned.
+a c sigma_u z_i, what everybody touches lately, where c is learned and sigma_u is the spread of the user's own behaviour
+scores: the little that two clicks say is not drowned by the crowd.
 """
 
 from collections.abc import Iterable
@@ -62,7 +63,7 @@ class Blend:
         with_text: weights when the caller typed a text.
         cold_scale: factor on the prior of an item that nobody has touched. A regression shrinks what it predicts, so
             unscaled priors would stand below every factor that behaviour gave.
-        trend: c, what a unit of `trend.column` adds to a behaviour score of somebody who typed no text.
+        trend: c, the weight of `trend.column` for somebody who typed no text.
         half_life: days after which an interaction counts half in the trend; None counts all alike.
     """
 
@@ -110,6 +111,29 @@ def spread(scores: np.ndarray) -> float:
     return deviation if deviation > 1e-5 * float(np.abs(scores).max()) else 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """sigma_u, the standard deviation of a user's behaviour scores over all items, without the scores.
+
+    Attributes:
+        covariance: float32 [K, K], of the item factors.
+    """
+
+    covariance: np.ndarray
+
+    @classmethod
+    def of(cls, item_factors: np.ndarray) -> "Spread":
+        """Of item factors [items, K]."""
+        mean = item_factors.mean(axis=0, dtype=np.float64)
+        second = (item_factors.T @ item_factors).astype(np.float64) / max(1, len(item_factors))
+        return cls((second - np.outer(mean, mean)).astype(np.float32))
+
+    def __call__(self, user_factors: np.ndarray) -> np.ndarray:
+        """float32 [n], for factors [n, K]."""
+        variance = np.einsum("nk,nk->n", user_factors @ self.covariance, user_factors)
+        return np.sqrt(np.maximum(variance, 0)).astype(np.float32)
+
+
 def profiles(matrix: sparse.csr_array, embeddings: np.ndarray) -> np.ndarray:
     """Histories (CSR [users, items]) as text queries: the unit weighted mean of their embeddings, or zero."""
     sums = matrix @ embeddings
@@ -130,7 +154,7 @@ def queries(behaviour: np.ndarray, text: np.ndarray, weights: np.ndarray, trend:
         behaviour: [n, K], factors; an absent part is zero.
         text: [n, dim], unit text queries; an absent part is zero.
         weights: [n, 2], (a, b) of each.
-        trend: [n], 1 where the trend counts, else 0.
+        trend: [n], sigma_u where the trend counts, else 0.
     """
     a, b = weights[:, :1], weights[:, 1:]
     return np.concatenate([a * behaviour, b * text, a * trend[:, None]], axis=1).astype(np.float32, copy=False)

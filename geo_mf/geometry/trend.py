@@ -1,18 +1,20 @@
 """What is being touched lately: interactions that lose half their weight every half-life, as one more column.
 
-Taste drifts, and a factorization knows no time. The column adds c z_i to a behaviour score, with z_i the standard score
-of log(1 + touches): it moves with the crowd, and says nothing of the user. The same decayed counts, ranked as they are,
-are the list for somebody of whom nothing is known.
+Taste drifts, and a factorization knows no time. The column is z_i, the standard score of log(1 + touches): it moves
+with the crowd, and says nothing of the user. The same decayed counts, ranked as they are, are the list for somebody of
+whom nothing is known.
 """
 
 import numpy as np
+
+from geo_mf.geometry.prior import RidgePrior
 
 DAY = 86_400 * 10**9
 """Nanoseconds."""
 HALF_LIVES = (7.0, 30.0, 91.0, 182.0, 365.0, 730.0, 1461.0, None)
 """Days; None never forgets: plain popularity."""
-TREND_WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-"""Times the spread of a user's behaviour scores."""
+TREND_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""At 1 the crowd counts as much as what is known of the user, and never more."""
 
 
 def touches(items: np.ndarray, datetimes: np.ndarray | None, size: int, half_life: float | None) -> np.ndarray:
@@ -35,10 +37,16 @@ def touches(items: np.ndarray, datetimes: np.ndarray | None, size: int, half_lif
     return counts
 
 
-def column(touched: np.ndarray) -> np.ndarray:
-    """z, float32 [items]: log(1 + touches) with mean 0 and deviation 1 over touched items; 0 where nobody touched.
+def column(touched: np.ndarray, embeddings: np.ndarray, alpha: float) -> np.ndarray:
+    """z, float32 [items]: log(1 + touches) with mean 0 and deviation 1 over touched items.
 
-    An item without touches stands at the mean: nothing is known of its fate yet, and its age is not held against it.
+    An item without touches gets what its text says, as with factors: a new item's age is not held against it. Without
+    text it stands at the mean.
+
+    Args:
+        touched: [items], what `touches` gave.
+        embeddings: float32 [items, dim]; a zero row has no text.
+        alpha: shrinkage of what the text says, see `RidgePrior`.
     """
     met = touched > 0
     out = np.zeros(len(touched), np.float32)
@@ -48,4 +56,7 @@ def column(touched: np.ndarray) -> np.ndarray:
     spread = logs.std()
     if spread > 1e-9 * logs.max():
         out[met] = (logs - logs.mean()) / spread
+    if not met.all() and embeddings.any():
+        prior = RidgePrior.of(embeddings, met, alpha)
+        out[~met] = prior.predict(prior.fit(out[:, None]))[~met, 0]
     return out
