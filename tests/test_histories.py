@@ -29,8 +29,10 @@ def entries(histories: Histories, other: Histories) -> list[tuple[int, int, floa
     for bucket in histories.buckets:
         assert bucket.start == first, "buckets stand one after the other"
         first += bucket.rows
-        columns = bucket.columns.reshape(-1, bucket.width)
-        lengths = bucket.lengths.reshape(-1)
+        in_use = np.arange(bucket.lengths.shape[1]) < bucket.counts[:, None]
+        assert not bucket.lengths[~in_use].any(), "room that is not in use is empty"
+        columns = bucket.columns[in_use].reshape(-1, bucket.width)
+        lengths = bucket.lengths[in_use].reshape(-1)
         assert columns.dtype == np.int32
         assert len(columns) == len(lengths) == bucket.rows
         live = np.arange(bucket.width) < lengths[:, None]
@@ -38,7 +40,7 @@ def entries(histories: Histories, other: Histories) -> list[tuple[int, int, floa
         if bucket.weights is None:
             weights = np.full(columns.shape, histories.weight, np.float32)
         else:
-            weights = bucket.weights.reshape(columns.shape)
+            weights = bucket.weights[in_use].reshape(columns.shape)
             assert weights.dtype == np.float32
             assert not weights[~live].any()
         for j in range(len(columns)):
@@ -88,9 +90,10 @@ def test_a_table_keeps_every_row(matrix: sparse.csr_array) -> None:
     for side, rows in zip(prepare(matrix, 4), matrix.toarray().shape, strict=True):
         factors = np.random.default_rng(0).standard_normal((rows, 3)).astype(np.float32)
         table = side.to_table(factors)
-        assert table.shape == (side.size, 3)
+        assert table.shape == (side.capacity, 3)
+        assert side.size <= side.capacity
         assert np.array_equal(side.from_table(table), factors)
-        unused = np.ones(side.size, bool)
+        unused = np.ones(side.capacity, bool)
         unused[side.position] = False
         assert not table[unused].any()
 

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import sparse
 
 from geo_mf import FitDiverged
+from geo_mf.factorize import ials
 from geo_mf.factorize.fit import Factors, Settings, fit
 from geo_mf.factorize.ials import Objective, Solver
 from geo_mf.geometry.prior import RidgePrior
@@ -283,3 +285,32 @@ def test_the_same_factors_on_one_core_and_on_all() -> None:
         assert process.returncode == 0
     assert len(outputs[0].split()) == 2
     assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("room", "rows", "width"), [(1, 1, 1), (1, 8, 8), (2, 1, 16), (4, 3, 10), (8, 1, 300)])
+def test_any_shape_of_a_call_solves_its_tiles_and_leaves_the_others(
+    room: int, rows: int, width: int, weighted: bool, features: bool
+) -> None:
+    """Were one of these shapes to make the compiler abort, the whole test run would end here."""
+    random = np.random.default_rng(0)
+    size, rank, count = rows * room + 1, 3, max(1, room - 1)
+    table = random.standard_normal((size, rank)).astype(np.float32)
+    columns = random.integers(0, size, (room, rows, width)).astype(np.int32)
+    lengths = random.integers(0, width + 1, (room, rows)).astype(np.int32)
+    weights = random.uniform(0.5, 2, columns.shape).astype(np.float32) if weighted else np.full((), 1.5, np.float32)
+    prior = random.standard_normal((size, rank)).astype(np.float32) if features else None
+    ridge, spectrum = np.full(size, 0.3, np.float32), np.asarray([0.1, 0.2, 0.5], np.float32)
+    half = ials.HalfEpoch(*(None if a is None else jnp.asarray(a) for a in (table, spectrum, ridge, prior)))
+    arguments = (np.int32(0), np.int32(count), jnp.asarray(columns), jnp.asarray(weights), jnp.asarray(lengths))
+    by_steps, exact = (np.asarray(ials.solve_rows(half, *arguments, how, 12)) for how in ("cg", "cholesky"))
+    assert by_steps[: count * rows] == pytest.approx(exact[: count * rows], rel=1e-3, abs=1e-4)
+    assert not by_steps[count * rows :].any() and not exact[count * rows :].any()
+    for row in range(count * rows):
+        n = lengths.reshape(-1)[row]
+        x = table[columns.reshape(-1, width)[row, :n]].astype(float)
+        c = weights.reshape(-1, width)[row, :n] if weighted else np.full(n, 1.5)
+        system = np.diag(spectrum + ridge[row]) + (x * c[:, None]).T @ x
+        right = x.T @ c + (ridge[row] * prior[row] if prior is not None else 0)
+        assert exact[row] == pytest.approx(np.linalg.solve(system, right), rel=1e-3, abs=1e-4)

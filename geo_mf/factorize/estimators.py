@@ -54,7 +54,7 @@ class IALS(FactorModel):
         iterations: epochs; one solves all items, then all users.
         nu: exponent of the frequency scaling; 1 scales a row's regularisation with its interactions, 0 not at all.
         solver: "cg" (preconditioned conjugate gradients from the last factors) or "cholesky" (exact).
-        cg_steps: steps of "cg" for each row.
+        cg_steps: steps of "cg" for each row, after the first, which stands in for a warm start.
         prior_regularization: shrinkage of the map from features to factors, in units of an average item.
         num_threads: cores to use, 0 for all; it never changes the result.
         calculate_training_loss: whether the callback and the progress bar get the objective after every epoch.

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 from geo_mf.errors import FitDiverged
 from geo_mf.factorize import ials
 from geo_mf.factorize.histories import TILE_BYTES, Histories, prepare
+from geo_mf.factorize.tables import DeviceTables, HostTables, Tables
 from geo_mf.geometry.prior import RidgePrior
 
 Callback = Callable[[int, float, float | None], object]
@@ -23,10 +25,6 @@ Callback = Callable[[int, float, float | None], object]
 ACCELERATOR_TILE_BYTES = 64 * 1024 * 1024
 """An accelerator wants a tile that fills it, not one that fits a core's cache."""
 
-GRAM_PARTS = 8
-"""Slices of a Gram matrix, summed in this order whatever the number of cores: floating-point sums depend on order."""
-
-ROTATION_PARTS = 16
 LOSS_CHUNK = 1 << 16
 
 
@@ -69,10 +67,16 @@ class Factors:
 class _Call:
     """The arguments of one `solve_rows` call that stay the same in every epoch, on the device."""
 
-    start: np.int32
+    start: int
+    count: int
     columns: jax.Array
     weights: jax.Array
     lengths: jax.Array
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table that it solves."""
+        return self.count * self.lengths.shape[1]
 
 
 @dataclass(frozen=True)
@@ -80,19 +84,17 @@ class _Side:
     histories: Histories
     calls: list[_Call]
     ridge: jax.Array
-    first_empty: int
 
     @classmethod
     def of(cls, histories: Histories, other: Histories, objective: ials.Objective) -> "_Side":
         calls = []
         for bucket in histories.buckets:
-            step = bucket.lengths[0].size
-            for number, (columns, lengths) in enumerate(zip(bucket.columns, bucket.lengths, strict=True)):
+            for number, (start, count) in enumerate(zip(bucket.starts, bucket.counts, strict=True)):
                 weights = np.float32(histories.weight) if bucket.weights is None else bucket.weights[number]
-                start = np.int32(bucket.start + number * step)
-                calls.append(_Call(start, jnp.asarray(columns), jnp.asarray(weights), jnp.asarray(lengths)))
+                arrays = (jnp.asarray(one) for one in (bucket.columns[number], weights, bucket.lengths[number]))
+                calls.append(_Call(int(start), int(count), *arrays))
         ridge = objective.ridge(histories.table_lengths, len(other.lengths))
-        return cls(histories, calls, jnp.asarray(ridge), sum(b.rows for b in histories.buckets))
+        return cls(histories, calls, jnp.asarray(ridge))
 
 
 def fit(
@@ -117,18 +119,19 @@ def fit(
     rows, columns = prepare(user_items, settings.rank, TILE_BYTES if _on_cpu() else ACCELERATOR_TILE_BYTES)
     users = _Side.of(rows, columns, settings.objective)
     items = _Side.of(columns, rows, settings.objective)
-    w, h = jnp.asarray(rows.to_table(start[0])), jnp.asarray(columns.to_table(start[1]))
     losses: list[float] = []
     threads = (settings.threads or len(os.sched_getaffinity(0))) if _on_cpu() else 1
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,
     ):
+        tables = HostTables(pool) if _on_cpu() else DeviceTables()
+        w, h = tables.hold(rows.to_table(start[0])), tables.hold(columns.to_table(start[1]))
         for epoch in range(settings.epochs):
             began = time.perf_counter()
             # Users last: their factors are then the row solves against the final items, as a fold-in gives them.
-            h, w = _half_epoch(items, h, w, prior, settings, pool)
-            w, h = _half_epoch(users, w, h, None, settings, pool)
+            h, w = _half_epoch(items, users, h, w, prior, settings, tables)
+            w, h = _half_epoch(users, items, w, h, None, settings, tables)
             w.block_until_ready()
             seconds = time.perf_counter() - began
             loss = None
@@ -148,60 +151,46 @@ def fit(
 
 def _half_epoch(
     side: _Side,
+    other: _Side,
     solved: jax.Array,
     fixed: jax.Array,
     prior: RidgePrior | None,
     settings: Settings,
-    pool: ThreadPoolExecutor,
+    tables: Tables,
 ) -> tuple[jax.Array, jax.Array]:
     """Solve one side's table against the other. Both come back in the fixed side's eigenbasis: scores do not change."""
-    eigenvalues, basis = np.linalg.eigh(_gram(fixed, pool, settings))
-    axes = basis.astype(np.float32)
-    fixed, solved = _rotated(fixed, axes, pool), _rotated(solved, axes, pool)
-    spectrum = settings.objective.unobserved_weight * np.maximum(eigenvalues, 0)
-    expected = None
-    if prior is not None:
-        rows = side.histories.from_table(np.asarray(solved))
-        expected = jnp.asarray(side.histories.to_table(prior.predict(prior.fit(rows))))
-    half = ials.HalfEpoch(fixed, jnp.asarray(spectrum, jnp.float32), solved, side.ridge, expected)
-
-    def solve(call: _Call) -> jax.Array:
-        rows = ials.solve_rows(
-            half, call.start, call.columns, call.weights, call.lengths, settings.solver, settings.steps
-        )
-        return rows.block_until_ready()
-
-    parts = list(pool.map(solve, side.calls))
-    return ials.stack([*parts, ials.solve_empty(half, side.first_empty)]), fixed
-
-
-def _gram(table: jax.Array, pool: ThreadPoolExecutor, settings: Settings) -> np.ndarray:
-    """HᵀH [K, K] in float64, in an order of summation that does not depend on the number of cores."""
-    size = table.shape[0]
-    step = -(-size // GRAM_PARTS)
-    starts = range(0, size, step)
-    if _on_cpu():
-        # BLAS computes half of a symmetric product, and on a CPU faster than XLA does the whole.
-        rows = np.asarray(table)
-        parts = pool.map(lambda at: rows[at : at + step].T @ rows[at : at + step], starts)
-    else:
-        parts = pool.map(lambda at: np.asarray(ials.gram_part(table, np.int32(at), min(step, size - at))), starts)
-    gram = np.sum([part.astype(np.float64) for part in parts], axis=0)
+    gram = tables.gram(fixed, other.histories.size)
     if not np.isfinite(gram).all():
         raise FitDiverged(_diverged(settings))
-    return gram
+    eigenvalues, basis = np.linalg.eigh(gram)
+    axes = basis.astype(np.float32)
+    fixed = tables.rotated(fixed, other.histories.size, axes)
+    spectrum = (settings.objective.unobserved_weight * np.maximum(eigenvalues, 0)).astype(np.float32)
+    expected = None
+    if prior is not None:
+        coefficients = prior.fit(side.histories.from_table(np.asarray(solved))) @ axes
+        expected = tables.hold(side.histories.to_table(prior.predict(coefficients)))
+    half = ials.HalfEpoch(fixed, jnp.asarray(spectrum), side.ridge, expected)
 
+    def solve(call: _Call) -> jax.Array:
+        return ials.solve_rows(
+            half,
+            np.int32(call.start),
+            np.int32(call.count),
+            call.columns,
+            call.weights,
+            call.lengths,
+            settings.solver,
+            settings.steps,
+        )
 
-def _rotated(table: jax.Array, basis: np.ndarray, pool: ThreadPoolExecutor) -> jax.Array:
-    """The table [n, K] in the basis [K, K], float32, whose columns are the new axes."""
-    if not _on_cpu():
-        return ials.rotate(table, jnp.asarray(basis))
-    rows = np.asarray(table)
-    out = np.empty_like(rows)
-    step = -(-len(rows) // ROTATION_PARTS)
-    starts = range(0, len(rows), step)
-    list(pool.map(lambda at: np.matmul(rows[at : at + step], basis, out=out[at : at + step]), starts))
-    return jnp.asarray(out)
+    pieces = [(call.start, call.rows, partial(solve, call)) for call in side.calls]
+    first = sum(bucket.rows for bucket in side.histories.buckets)
+    empty = np.zeros((side.histories.size - first, settings.rank), np.float32)
+    if expected is not None:
+        here = slice(first, side.histories.size)
+        empty = ials.empty_rows(spectrum, np.asarray(side.ridge)[here], np.asarray(expected[here]))
+    return tables.joined((side.histories.capacity, settings.rank), pieces, (first, empty)), fixed
 
 
 def _on_cpu() -> bool:
@@ -235,12 +224,13 @@ def _loss(
     for at in range(0, len(rows), LOSS_CHUNK):
         chunk = slice(at, at + LOSS_CHUNK)
         total += float(ials.observed_loss(w, h, rows[chunk], columns[chunk], weights[chunk]))
-    wide_w, wide_h = np.asarray(w, np.float64), np.asarray(h, np.float64)
+    wide_w = np.asarray(w)[: users.histories.size].astype(np.float64)
+    wide_h = np.asarray(h)[: items.histories.size].astype(np.float64)
     total += settings.objective.unobserved_weight * float(np.sum((wide_w.T @ wide_w) * (wide_h.T @ wide_h)))
-    total += float(np.asarray(users.ridge, np.float64) @ np.sum(wide_w**2, axis=1))
+    total += float(np.asarray(users.ridge, np.float64)[: len(wide_w)] @ np.sum(wide_w**2, axis=1))
     if prior is not None:
         item_rows = items.histories.from_table(np.asarray(h))
         coefficients = prior.fit(item_rows)
-        wide_h = wide_h - items.histories.to_table(prior.predict(coefficients))
+        wide_h = wide_h - items.histories.to_table(prior.predict(coefficients))[: len(wide_h)]
         total += settings.objective.regularization * prior.penalty(coefficients)
-    return total + float(np.asarray(items.ridge, np.float64) @ np.sum(wide_h**2, axis=1))
+    return total + float(np.asarray(items.ridge, np.float64)[: len(wide_h)] @ np.sum(wide_h**2, axis=1))

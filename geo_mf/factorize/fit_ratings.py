@@ -63,20 +63,18 @@ class Fitted:
 @dataclass(frozen=True)
 class _Side:
     histories: Histories
-    calls: list[tuple[np.int32, jax.Array, jax.Array, jax.Array]]  # start, columns, targets, lengths
+    calls: list[tuple[np.int32, np.int32, jax.Array, jax.Array, jax.Array]]  # start, count, columns, targets, lengths
     ridge: jax.Array
-    first_empty: int
 
     @classmethod
     def of(cls, histories: Histories, ridge: np.ndarray) -> "_Side":
         calls = []
         for bucket in histories.buckets:
-            step = bucket.lengths[0].size
-            for number, (columns, lengths) in enumerate(zip(bucket.columns, bucket.lengths, strict=True)):
+            for number, (start, count) in enumerate(zip(bucket.starts, bucket.counts, strict=True)):
                 targets = np.float32(histories.weight) if bucket.weights is None else bucket.weights[number]
-                start = np.int32(bucket.start + number * step)
-                calls.append((start, jnp.asarray(columns), jnp.asarray(targets), jnp.asarray(lengths)))
-        return cls(histories, calls, jnp.asarray(ridge), sum(b.rows for b in histories.buckets))
+                arrays = (jnp.asarray(one) for one in (bucket.columns[number], targets, bucket.lengths[number]))
+                calls.append((np.int32(start), np.int32(count), *arrays))
+        return cls(histories, calls, jnp.asarray(ridge))
 
 
 def fit(
@@ -157,7 +155,7 @@ def _start(
     """Random factors, no biases, no doubt."""
     factors = random.standard_normal((len(side.lengths), rank), np.float32) * np.float32(variance**0.5)
     mean = side.to_table(np.append(factors, np.zeros((len(factors), 1), np.float32), axis=1))
-    return ratings.Posterior(jnp.asarray(mean), jnp.zeros((side.size, 2 * rank + 1)) if variational else None)
+    return ratings.Posterior(jnp.asarray(mean), jnp.zeros((side.capacity, 2 * rank + 1)) if variational else None)
 
 
 def _expected(prior: RidgePrior, side: Histories, table: ratings.Posterior) -> jax.Array:
@@ -177,9 +175,13 @@ def _half_epoch(
     """Solve one side against the other. Returns its table and the expected squared error, summed in float64."""
     half = ratings.HalfEpoch(fixed, side.ridge, prior, centre, jnp.float32(noise))
 
-    def solve(call: tuple[np.int32, jax.Array, jax.Array, jax.Array]) -> tuple[ratings.Posterior, jax.Array]:
+    def solve(
+        call: tuple[np.int32, np.int32, jax.Array, jax.Array, jax.Array],
+    ) -> tuple[ratings.Posterior, jax.Array]:
         return jax.block_until_ready(ratings.solve_rows(half, *call))
 
     solved = list(pool.map(solve, side.calls))
     error = sum(float(np.sum(np.asarray(errors), dtype=np.float64)) for _, errors in solved)
-    return ratings.stack([*(rows for rows, _ in solved), ratings.solve_empty(half, side.first_empty)]), error
+    counts = tuple(int(count) * lengths.shape[1] for _, count, _, _, lengths in side.calls)
+    first = sum(bucket.rows for bucket in side.histories.buckets)
+    return ratings.joined(half, [rows for rows, _ in solved], first, counts), error

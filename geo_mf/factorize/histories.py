@@ -12,46 +12,54 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-TILE_BYTES = 512 * 1024
-"""Gathered factors of one tile: half of a common 1 MiB second-level cache, so that they survive every pass."""
+TILE_BYTES = 1024 * 1024
+"""Gathered factors of one tile: about a second-level cache, so that they survive every pass."""
 
-TILES_PER_CALL = 64
-"""Tiles solved by one call: long enough to hide the call's own cost, short enough to share among cores."""
+TILES_PER_CALL = 32
+"""Tiles solved by one call, at most: long enough to hide the call's own cost, short enough to share among cores."""
 
 BUCKET_COST = 12_000_000
-"""What one more shape costs, in padded numbers (slots x rank): a compilation of about 0.3 s, against ten epochs of
-about 2.5 ns a number."""
+"""What one more shape costs, in padded numbers (slots x rank): a compilation of about 0.3 s, against some sixty epochs
+of about 0.4 ns a number. More shapes than one short fit would pay for, because the next process finds them compiled."""
 
 MIN_WIDTH = 8
-SPARE = 1.1
-"""Tiles may be a tenth more than the rows need."""
 
 
 @dataclass(frozen=True)
 class Bucket:
     """Histories of similar length.
 
+    All calls have room for the same number of tiles, so that they share their compiled code; `counts` says how many of
+    them are in use.
+
     Attributes:
         start: first row of this bucket in the side's table.
         columns: int32 [calls, tiles, rows, width], positions in the other side's table; padding points at 0.
         weights: float32 [calls, tiles, rows, width], 0 where padded; None when every weight is `Histories.weight`.
         lengths: int32 [calls, tiles, rows], 0 for a row that only fills up the last tile.
+        counts: int32 [calls], tiles in use.
     """
 
     start: int
     columns: np.ndarray
     weights: np.ndarray | None
     lengths: np.ndarray
+    counts: np.ndarray
 
     @property
     def rows(self) -> int:
         """Rows of the table that this bucket spans, padding rows included."""
-        return int(self.lengths.size)
+        return int(self.counts.sum()) * self.lengths.shape[-1]
 
     @property
     def width(self) -> int:
         """Padded length of each history."""
         return int(self.columns.shape[-1])
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int64 [calls], the first row of each call in the side's table."""
+        return self.start + (np.cumsum(self.counts) - self.counts) * self.lengths.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,9 @@ class Histories:
         buckets: longest histories first.
         position: int64 [rows], where each row of the matrix stands in the table. Rows without a history stand last.
         lengths: int64 [rows], number of interactions of each row of the matrix.
-        size: rows of the table; the rows that nothing maps to stay zero.
+        size: rows of the table in use; those that nothing maps to stay zero.
+        capacity: rows of the table as it is allocated, the same on both sides: compiled code serves them alike. More
+            than a tile has.
         weight: the common weight when `Bucket.weights` is None.
     """
 
@@ -70,23 +80,24 @@ class Histories:
     position: np.ndarray
     lengths: np.ndarray
     size: int
+    capacity: int
     weight: float
 
     @cached_property
     def table_lengths(self) -> np.ndarray:
-        """float32 [size]: history lengths in table order, 0 at rows that nothing maps to."""
-        out = np.zeros(self.size, np.float32)
+        """float32 [capacity]: history lengths in table order, 0 at rows that nothing maps to."""
+        out = np.zeros(self.capacity, np.float32)
         out[self.position] = self.lengths
         return out
 
     def to_table(self, rows: np.ndarray) -> np.ndarray:
-        """[rows, k] in the matrix's order -> [size, k] in the table's order."""
-        out = np.zeros((self.size, rows.shape[1]), rows.dtype)
+        """[rows, k] in the matrix's order -> [capacity, k] in the table's order."""
+        out = np.zeros((self.capacity, rows.shape[1]), rows.dtype)
         out[self.position] = rows
         return out
 
     def from_table(self, table: np.ndarray) -> np.ndarray:
-        """[size, k] in the table's order -> [rows, k] in the matrix's order."""
+        """[capacity, k] in the table's order -> [rows, k] in the matrix's order."""
         return np.ascontiguousarray(table[self.position])
 
 
@@ -102,8 +113,9 @@ class _Plan:
 def bucket_widths(lengths: np.ndarray, rank: int) -> list[int]:
     """Choose padded widths that make the whole fit shortest: padded slots plus a compilation for every width.
 
-    Dynamic programming, exact on a grid of four widths to the octave. The grid is the same for all data, so that the
-    two sides, another fit and the next process find many of their shapes compiled.
+    Dynamic programming, exact on a grid of four widths to the octave. `lengths` are those of both sides: they share
+    their widths, and so their compiled code. The grid is the same for all data, so that another fit and the next
+    process find many of their shapes compiled.
     """
     longest = int(lengths.max(initial=0))
     if longest == 0:
@@ -138,32 +150,42 @@ def prepare(user_items: sparse.csr_array, rank: int, tile_bytes: int = TILE_BYTE
     """
     item_users = user_items.tocsc()
     slots = max(MIN_WIDTH, tile_bytes // (4 * rank))
-    by_user, by_item = _plan(user_items.indptr, rank), _plan(item_users.indptr, rank)
+    both = np.concatenate([np.diff(user_items.indptr), np.diff(item_users.indptr)])
+    widths = bucket_widths(both, rank)
+    by_user, by_item = _plan(user_items.indptr, widths), _plan(item_users.indptr, widths)
     user_position, user_size = _positions(by_user, slots)
     item_position, item_size = _positions(by_item, slots)
-    users = _fill(by_user, user_items, user_position, user_size, item_position, slots)
-    items = _fill(by_item, item_users, item_position, item_size, user_position, slots)
+    tallest = max(
+        (_shape(last - first, width, slots)[2] for first, last, width in by_user.edges + by_item.edges), default=0
+    )
+    capacity = _roomy(max(user_size, item_size, tallest + 1))
+    users = _fill(by_user, user_items, user_position, user_size, capacity, item_position, slots)
+    items = _fill(by_item, item_users, item_position, item_size, capacity, user_position, slots)
     return users, items
 
 
-def _plan(indptr: np.ndarray, rank: int) -> _Plan:
+def _plan(indptr: np.ndarray, widths: list[int]) -> _Plan:
     lengths = np.diff(indptr).astype(np.int64)
     order = np.argsort(-lengths, kind="stable")
-    widths = bucket_widths(lengths, rank)
     ends = np.searchsorted(-lengths[order], [-(w - 1) for w in ([1] + [w + 1 for w in widths])], side="left")
     # ends[j] = number of rows longer than widths[j-1]; ends[0] = number of rows with any history.
-    edges = [(int(ends[j + 1]), int(ends[j]), widths[j]) for j in range(len(widths))][::-1]
+    edges = [(int(ends[j + 1]), int(ends[j]), widths[j]) for j in range(len(widths)) if ends[j + 1] < ends[j]][::-1]
     return _Plan(order, lengths, edges)
 
 
-def _shape(rows: int, width: int, slots: int) -> tuple[int, int, int]:
-    """(calls, tiles, rows per tile) that hold `rows` histories: powers of two, for few shapes, and little left over."""
+def _shape(rows: int, width: int, slots: int) -> tuple[int, int, int, int]:
+    """How `rows` histories are laid out: calls, room for tiles in each, rows in a tile, tiles in use."""
     per_tile = max(1, min(_power_of_two(rows), slots // width))
-    needed = -(-rows // per_tile)
-    tiles = min(TILES_PER_CALL, _power_of_two(needed))
-    while tiles > 1 and -(-needed // tiles) * tiles > SPARE * needed:
-        tiles //= 2
-    return -(-needed // tiles), tiles, per_tile
+    room = max(1, TILES_PER_CALL * min(slots, per_tile * width) // (per_tile * width))
+    used = -(-rows // per_tile)
+    room = min(room, _power_of_two(used))
+    return -(-used // room), room, per_tile, used
+
+
+def _roomy(rows: int) -> int:
+    """At least `rows`, on a grid of eight steps to the octave: somewhat more data find the same compiled code."""
+    step = max(64, _power_of_two(rows) // 16)
+    return -(-rows // step) * step
 
 
 def _power_of_two(n: int) -> int:
@@ -176,7 +198,8 @@ def _positions(plan: _Plan, slots: int) -> tuple[np.ndarray, int]:
     size = 0
     for first, last, width in plan.edges:
         position[plan.order[first:last]] = size + np.arange(last - first)
-        size += int(np.prod(_shape(last - first, width, slots)))
+        _, _, per_tile, used = _shape(last - first, width, slots)
+        size += used * per_tile
     first = plan.edges[-1][1] if plan.edges else 0
     position[plan.order[first:]] = size + np.arange(len(plan.order) - first)
     return position, size + len(plan.order) - first
@@ -187,6 +210,7 @@ def _fill(
     matrix: sparse.csr_array | sparse.csc_array,
     position: np.ndarray,
     size: int,
+    capacity: int,
     other_position: np.ndarray,
     slots: int,
 ) -> Histories:
@@ -194,28 +218,34 @@ def _fill(
     columns = other_position[matrix.indices].astype(np.int32)
     buckets, start = [], 0
     for first, last, width in plan.edges:
-        calls, tiles, per_tile = _shape(last - first, width, slots)
+        calls, room, per_tile, used = _shape(last - first, width, slots)
+        counts = np.diff(np.arange(calls + 1) * used // calls).astype(np.int32)
         rows = plan.order[first:last]
-        lengths = np.zeros(calls * tiles * per_tile, np.int32)
+        lengths = np.zeros(used * per_tile, np.int32)
         lengths[: len(rows)] = plan.lengths[rows]
         slot = np.arange(width)
         live = slot < lengths[:, None]
-        source = matrix.indptr[rows].astype(np.int64)[:, None] + slot
-        padded = np.zeros((len(lengths), width), np.int32)
-        padded[live] = columns[source[live[: len(rows)]]]
-        weights = None
-        if not uniform:
-            weights = np.zeros((len(lengths), width), np.float32)
-            weights[live] = matrix.data[source[live[: len(rows)]]]
-        shape = (calls, tiles, per_tile)
+        source = (matrix.indptr[rows].astype(np.int64)[:, None] + slot)[live[: len(rows)]]
+        in_use = np.arange(room) < counts[:, None]
+
         buckets.append(
             Bucket(
                 start=start,
-                columns=padded.reshape(*shape, width),
-                weights=None if weights is None else weights.reshape(*shape, width),
-                lengths=lengths.reshape(shape),
+                columns=_in_tiles(columns[source], live, in_use, per_tile),
+                weights=None if uniform else _in_tiles(matrix.data[source], live, in_use, per_tile),
+                lengths=_in_tiles(lengths, np.ones(len(lengths), bool), in_use, per_tile),
+                counts=counts,
             )
         )
         start += len(lengths)
     weight = float(matrix.data[0]) if uniform and matrix.nnz else 1.0
-    return Histories(tuple(buckets), position, plan.lengths, size, weight)
+    return Histories(tuple(buckets), position, plan.lengths, size, capacity, weight)
+
+
+def _in_tiles(values: np.ndarray, places: np.ndarray, in_use: np.ndarray, per_tile: int) -> np.ndarray:
+    """`values` where bool `places` [rows, ...] holds, zero elsewhere, in the tiles in use of [calls, tiles]."""
+    rows = np.zeros(places.shape, values.dtype)
+    rows[places] = values
+    out = np.zeros((*in_use.shape, per_tile, *places.shape[1:]), values.dtype)
+    out[in_use] = rows.reshape(-1, per_tile, *places.shape[1:])
+    return out

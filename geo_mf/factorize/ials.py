@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from geo_mf.factorize.cores import ONE_CORE, each, outer
+from geo_mf.factorize.cores import ONE_CORE, each, in_one_piece, outer, tiles
 
 Solver = Literal["cg", "cholesky"]
 
@@ -41,7 +41,7 @@ class Objective:
         return (self.regularization * frequency).astype(np.float32)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["fixed", "spectrum", "warm", "ridge", "prior"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["fixed", "spectrum", "ridge", "prior"], meta_fields=[])
 @dataclass(frozen=True)
 class HalfEpoch:
     """What every row solve of a half-epoch shares, in the eigenbasis of the fixed side.
@@ -49,14 +49,12 @@ class HalfEpoch:
     Attributes:
         fixed: float32 [other_size, K], the fixed side's table.
         spectrum: float32 [K], a0 times the eigenvalues of the fixed side's Gram matrix.
-        warm: float32 [size, K], where conjugate gradients start.
         ridge: float32 [size], lam r of each row.
         prior: float32 [size, K] or None, the prior p of each row.
     """
 
     fixed: jax.Array
     spectrum: jax.Array
-    warm: jax.Array
     ridge: jax.Array
     prior: jax.Array | None
 
@@ -78,6 +76,7 @@ def gram_part(table: jax.Array, start: jax.Array, rows: int) -> jax.Array:
 def solve_rows(
     half: HalfEpoch,
     start: jax.Array,
+    count: jax.Array,
     columns: jax.Array,
     weights: jax.Array,
     lengths: jax.Array,
@@ -89,61 +88,73 @@ def solve_rows(
     Args:
         half: what the rows share.
         start: int32 scalar, the first row's place in the side's table.
+        count: int32 scalar, tiles in use.
         columns: int32 [tiles, rows, width], positions in `half.fixed`.
         weights: float32 [tiles, rows, width], or a scalar when all weights are equal.
         lengths: int32 [tiles, rows].
-        solver: "cg" (from `half.warm`) or "cholesky" (exact).
-        steps: conjugate gradient steps.
+        solver: "cg" (from the prior) or "cholesky" (exact).
+        steps: conjugate gradient steps after the first.
 
     Returns:
-        float32 [tiles * rows, K].
+        float32 [tiles * rows, K]; zero in tiles that are not in use.
     """
-    tiles, rows, width = columns.shape
-    rank = half.fixed.shape[1]
+    room, rows, width = columns.shape
+    rank = half.spectrum.shape[0]
 
-    def tile(_: None, part: tuple[jax.Array, ...]) -> tuple[None, jax.Array]:
-        number, column, weight, length = part
+    def tile(number: jax.Array) -> jax.Array:
         first = start + number * rows
-        x = half.fixed.at[column].get(mode="promise_in_bounds")
-        c = jnp.where(jnp.arange(width, dtype=jnp.int32)[None] < length[:, None], weight, jnp.float32(0))
+        x = half.fixed.at[columns[number]].get(mode="promise_in_bounds")
+        live = jnp.arange(width, dtype=jnp.int32)[None] < lengths[number][:, None]
+        c = jnp.where(live, weights[number] if weights.ndim else weights, jnp.float32(0))
         ridge = jax.lax.dynamic_slice_in_dim(half.ridge, first, rows)[:, None]
         diagonal = half.spectrum[None, :] + ridge
-        pull = None
+        prior = pull = None
         if half.prior is not None:
-            pull = ridge * jax.lax.dynamic_slice(half.prior, (first, 0), (rows, rank))
+            prior = jax.lax.dynamic_slice(half.prior, (first, 0), (rows, rank))
+            pull = ridge * prior
         if solver == "cholesky":
-            return None, _exact(x, c, diagonal, pull)
-        warm = jax.lax.dynamic_slice(half.warm, (first, 0), (rows, rank))
-        return None, _conjugate_gradients(x, c, diagonal, pull, warm, steps)
+            return _exact(x, c, diagonal, pull)
+        return _conjugate_gradients(x, c, diagonal, pull, prior, steps)
 
-    per_tile = weights if weights.ndim else jnp.broadcast_to(weights, (tiles, 1, 1))
-    parts = (jnp.arange(tiles, dtype=jnp.int32), columns, per_tile, lengths)
-    return jax.lax.scan(tile, None, parts)[1].reshape(tiles * rows, rank)
+    solve = partial(tiles, tile=tile, room=room)
+    # The exact solver calls LAPACK, which cannot be part of one piece.
+    solved = in_one_piece(solve, count) if solver == "cg" else solve(count)
+    return solved.reshape(room * rows, rank)
 
 
 def _conjugate_gradients(
-    x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | None, w: jax.Array, steps: int
+    x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | None, start: jax.Array | None, steps: int
 ) -> jax.Array:
-    """`steps` preconditioned steps from w. x [b, n, K], c [b, n], diagonal, pull and w [b, K] -> [b, K]."""
-    error = c * (1 - jnp.einsum("bnk,bk->bn", x, w))
-    residual = jnp.einsum("bnk,bn->bk", x, error) - diagonal * w
-    if pull is not None:
-        residual = residual + pull
-    z = residual / diagonal
-    direction, rz = z, jnp.sum(residual * z, axis=1)
-    for step in range(steps):
+    """A preconditioned step from `start`, and `steps` more. x [b, n, K], c [b, n], the others [b, K] or None for zero.
+
+    Start at the prior, and not at the factor of the epoch before: that one would have to be rotated and passed over
+    first, which costs as much as the one step more, for an objective that is no better. And so a row is what its
+    history says, whether it was fitted or is folded in.
+
+    A step first brings the residual up to date with the step before, so that the last one ends without a pass over the
+    history that nobody would read.
+    """
+
+    def step(_: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        w, residual, direction, seen, length, rz = state
+        passed = diagonal * direction + jnp.einsum("bnk,bn->bk", x, c * seen)
+        residual = residual - length[:, None] * passed
+        z = residual / diagonal
+        new_rz = jnp.einsum("bk,bk->b", residual, z)
+        direction = z + (new_rz / jnp.where(rz > 0, rz, 1))[:, None] * direction
         seen = jnp.einsum("bnk,bk->bn", x, direction)
-        curvature = jnp.sum(diagonal * direction * direction, axis=1) + jnp.sum(c * seen * seen, axis=1)
-        # A row that only fills up a tile, or one already solved, has zero residual and zero curvature.
-        length = jnp.where(curvature > 0, rz / jnp.where(curvature > 0, curvature, 1), 0)[:, None]
-        w = w + length * direction
-        if step + 1 < steps:  # the last step needs no new residual: half a pass over the history saved
-            residual = residual - length * (diagonal * direction + jnp.einsum("bnk,bn->bk", x, c * seen))
-            z = residual / diagonal
-            new_rz = jnp.sum(residual * z, axis=1)
-            direction = z + (new_rz / jnp.where(rz > 0, rz, 1))[:, None] * direction
-            rz = new_rz
-    return w
+        curvature = jnp.einsum("bk,bk->b", diagonal * direction, direction) + jnp.einsum("bn,bn->b", c * seen, seen)
+        # A row that only fills up a tile, or one already solved, has zero residual and zero curvature. An overflow must
+        # not pass for a step of length zero.
+        length = jnp.where(curvature == 0, 0, new_rz / jnp.where(curvature == 0, 1, curvature)) + 0 * curvature
+        return w + length[:, None] * direction, residual, direction, seen, length, new_rz
+
+    w = jnp.zeros_like(diagonal) if start is None else start
+    seen = -jnp.ones_like(c) if start is None else jnp.einsum("bnk,bk->bn", x, start) - 1
+    one = jnp.ones(len(w), w.dtype)
+    # The first residual is an update like the others: that of a whole step along w.
+    state = (w, jnp.zeros_like(w) if pull is None else pull, w, seen, one, jnp.full_like(one, jnp.inf))
+    return jax.lax.fori_loop(0, steps + 1, step, state)[0]
 
 
 def _exact(x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | None) -> jax.Array:
@@ -176,19 +187,9 @@ def _cholesky_solve(matrices: jax.Array, rights: jax.Array) -> jax.Array:
     return each(solve, matrices, rights)
 
 
-@partial(jax.jit, static_argnames=("start",))
-def solve_empty(half: HalfEpoch, start: int) -> jax.Array:
-    """The table's rows from `start` on, which have no history: D^-1 lam r p, the prior shrunk; zero without a prior."""
-    if half.prior is None:
-        return jnp.zeros_like(half.warm[start:])
-    ridge = half.ridge[start:, None]
-    return ridge * half.prior[start:] / (half.spectrum[None, :] + ridge)
-
-
-@jax.jit
-def stack(parts: list[jax.Array]) -> jax.Array:
-    """Join the slices of a table."""
-    return jnp.concatenate(parts)
+def empty_rows(spectrum: np.ndarray, ridge: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Rows without a history: D^-1 lam r p, the prior shrunk. spectrum [K], ridge [n], prior [n, K] -> [n, K]."""
+    return ridge[:, None] * prior / (spectrum[None, :] + ridge[:, None])
 
 
 @partial(jax.jit, compiler_options=ONE_CORE)

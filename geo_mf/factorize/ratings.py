@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from geo_mf.factorize.cores import ONE_CORE, each, outer
+from geo_mf.factorize.cores import ONE_CORE, each, outer, tiles
 
 
 @dataclass(frozen=True)
@@ -86,27 +86,29 @@ class HalfEpoch:
 
 @partial(jax.jit, compiler_options=ONE_CORE)
 def solve_rows(
-    half: HalfEpoch, start: jax.Array, columns: jax.Array, targets: jax.Array, lengths: jax.Array
+    half: HalfEpoch, start: jax.Array, count: jax.Array, columns: jax.Array, targets: jax.Array, lengths: jax.Array
 ) -> tuple[Posterior, jax.Array]:
     """Solve the rows of a stack of tiles.
 
     Args:
         half: what the rows share.
         start: int32 scalar, the first row's place in the side's table.
+        count: int32 scalar, tiles in use.
         columns: int32 [tiles, rows, width], positions in the fixed side's table.
         targets: float32 [tiles, rows, width], or a scalar when all ratings are equal.
         lengths: int32 [tiles, rows].
 
     Returns:
-        The rows' posterior, and the expected squared error summed over each row's ratings, float32 [tiles * rows].
+        The rows' posterior, and the expected squared error summed over each row's ratings, float32 [tiles * rows]; zero
+        in tiles that are not in use.
     """
-    tiles, rows, width = columns.shape
+    room, rows, width = columns.shape
     places = half.ridge.shape[1]
 
-    def tile(_: None, part: tuple[jax.Array, ...]) -> tuple[None, tuple[Posterior, jax.Array]]:
-        number, column, target, length = part
+    def tile(number: jax.Array) -> tuple[Posterior, jax.Array]:
+        column, target = columns[number], targets[number] if targets.ndim else targets
         first = start + number * rows
-        live = (jnp.arange(width, dtype=jnp.int32)[None] < length[:, None]).astype(jnp.float32)
+        live = (jnp.arange(width, dtype=jnp.int32)[None] < lengths[number][:, None]).astype(jnp.float32)
         gathered = half.fixed.mean.at[column].get(mode="promise_in_bounds")
         y = live * (target - half.centre - gathered[:, :, -1])
         x = live[:, :, None] * jnp.concatenate([gathered[:, :, :-1], jnp.ones_like(gathered[:, :, :1])], axis=2)
@@ -121,12 +123,9 @@ def solve_rows(
             diagonal = diagonal.at[:, :-1].add(around[:, : places - 1])
             right = right.at[:, :-1].add(-around[:, places - 1 : -1])
         solved = _exact(x, y, diagonal, right, half.noise, around is not None)
-        return None, (solved, _expected_error(x, y, solved, around))
+        return solved, _expected_error(x, y, solved, around)
 
-    per_tile = targets if targets.ndim else jnp.broadcast_to(targets, (tiles, 1, 1))
-    parts = (jnp.arange(tiles, dtype=jnp.int32), columns, per_tile, lengths)
-    out = jax.lax.scan(tile, None, parts)[1]
-    return jax.tree.map(lambda a: a.reshape(tiles * rows, *a.shape[2:]), out)
+    return jax.tree.map(lambda a: a.reshape(room * rows, *a.shape[2:]), tiles(count, tile, room))
 
 
 def _exact(
@@ -195,23 +194,20 @@ def _lower_solve(matrices: jax.Array, right: jax.Array) -> jax.Array:
     return each(solve, matrices, right)
 
 
-@partial(jax.jit, static_argnames=("start",))
-def solve_empty(half: HalfEpoch, start: int) -> Posterior:
-    """The table's rows from `start` on, which have no ratings: the prior, zero without one, and its own spread."""
+@partial(jax.jit, static_argnames=("start", "counts"))
+def joined(half: HalfEpoch, parts: list[Posterior], start: int, counts: tuple[int, ...]) -> Posterior:
+    """The table: the first `counts[j]` rows of each part, and from `start` on rows that have no ratings.
+
+    Those have the prior, zero without one, and its own spread.
+    """
     ridge = half.ridge[start:]
     mean = jnp.zeros_like(ridge) if half.prior is None else half.prior[start:]
-    if half.fixed.spread is None:
-        return Posterior(mean, None)
-    variances = half.noise / ridge
-    return Posterior(
-        mean, jnp.concatenate([variances[:, :-1], jnp.zeros_like(ridge[:, :-1]), variances[:, -1:]], axis=1)
-    )
-
-
-@jax.jit
-def stack(parts: list[Posterior]) -> Posterior:
-    """Join the slices of a table."""
-    return jax.tree.map(lambda *slices: jnp.concatenate(slices), *parts)
+    spread = None
+    if half.fixed.spread is not None:
+        variances = half.noise / ridge
+        spread = jnp.concatenate([variances[:, :-1], jnp.zeros_like(ridge[:, :-1]), variances[:, -1:]], axis=1)
+    used = [jax.tree.map(lambda a, n=count: a[:n], part) for part, count in zip(parts, counts, strict=True)]
+    return jax.tree.map(lambda *slices: jnp.concatenate(slices), *used, Posterior(mean, spread))
 
 
 def fold_in(

@@ -1,0 +1,130 @@
+"""Where the tables of factors lie: in host memory that JAX reads without a copy, or on an accelerator.
+
+On a CPU the dense products (Gram matrix, rotation) go to NumPy's BLAS: it computes half of a symmetric product, and for
+the other it is faster than XLA. Every sum runs in an order that does not depend on the number of cores.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from geo_mf.factorize import ials
+
+GRAM_PARTS = 8
+"""Slices of a Gram matrix, summed in this order whatever the number of cores: floating-point sums depend on order."""
+
+ROTATION_ROWS = 4096
+PAGE = 2 * 1024 * 1024
+"""A huge page, which NumPy asks the system for where the memory is large: random rows then miss fewer translations."""
+
+CACHE_LINE = 64
+"""JAX reads memory in place that begins at one."""
+
+Piece = tuple[int, int, Callable[[], jax.Array]]
+"""First row, number of rows, and what computes at least so many."""
+
+
+class Tables(Protocol):
+    """What the loop asks of a device. `used` rows of a table mean something, the rest is never read."""
+
+    def hold(self, rows: np.ndarray) -> jax.Array:
+        """A table float32 [capacity, K] with these rows."""
+        ...
+
+    def gram(self, table: jax.Array, used: int) -> np.ndarray:
+        """HᵀH [K, K] in float64."""
+        ...
+
+    def rotated(self, table: jax.Array, used: int, axes: np.ndarray) -> jax.Array:
+        """The table in the basis [K, K], float32, whose columns are the new axes."""
+        ...
+
+    def joined(self, shape: tuple[int, int], pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> jax.Array:
+        """A table of this shape from pieces, computed here, and from one more piece that stands at a row."""
+        ...
+
+
+class HostTables:
+    """Tables in host memory, worked on by the threads of a pool."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+
+    def hold(self, rows: np.ndarray) -> jax.Array:
+        """See Tables."""
+        table = _aligned(rows.shape)
+        table[...] = rows
+        return _shared(table)
+
+    def gram(self, table: jax.Array, used: int) -> np.ndarray:
+        """See Tables."""
+        rows, step = np.asarray(table)[:used], -(-used // GRAM_PARTS)
+        slices = [rows[at : at + step] for at in range(0, used, step)]
+        parts = self._pool.map(lambda part: part.T @ part, slices)
+        return np.sum([part.astype(np.float64) for part in parts], axis=0)
+
+    def rotated(self, table: jax.Array, used: int, axes: np.ndarray) -> jax.Array:
+        """See Tables."""
+        rows, out = np.asarray(table)[:used], _aligned(table.shape)
+
+        def work(at: int) -> None:
+            here = slice(at, min(at + ROTATION_ROWS, used))
+            np.matmul(rows[here], axes, out=out[here])
+
+        list(self._pool.map(work, range(0, used, ROTATION_ROWS)))
+        return _shared(out)
+
+    def joined(self, shape: tuple[int, int], pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> jax.Array:
+        """See Tables."""
+        out = _aligned(shape)
+
+        def work(piece: Piece) -> None:
+            start, count, compute = piece
+            out[start : start + count] = np.asarray(compute())[:count]
+
+        list(self._pool.map(work, pieces))
+        start, rows = rest
+        out[start : start + len(rows)] = rows
+        return _shared(out)
+
+
+class DeviceTables:
+    """Tables on an accelerator, which is busy with one call at a time."""
+
+    def hold(self, rows: np.ndarray) -> jax.Array:
+        """See Tables."""
+        return jnp.asarray(rows)
+
+    def gram(self, table: jax.Array, used: int) -> np.ndarray:
+        """See Tables."""
+        step = -(-used // GRAM_PARTS)
+        parts = [ials.gram_part(table, np.int32(at), min(step, used - at)) for at in range(0, used, step)]
+        return np.sum([np.asarray(part, np.float64) for part in parts], axis=0)
+
+    def rotated(self, table: jax.Array, used: int, axes: np.ndarray) -> jax.Array:
+        """See Tables."""
+        return ials.rotate(table, jnp.asarray(axes))
+
+    def joined(self, shape: tuple[int, int], pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> jax.Array:
+        """See Tables."""
+        start, rows = rest
+        parts = [*(compute()[:count] for _, count, compute in pieces), jnp.asarray(rows)]
+        return jnp.concatenate([*parts, jnp.zeros((shape[0] - start - len(rows), shape[1]), jnp.float32)])
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An uninitialised float32 array whose memory begins at a page, or if it is small at a cache line."""
+    size = 4 * int(np.prod(shape))
+    boundary = PAGE if size >= 4 * PAGE else CACHE_LINE
+    memory = np.empty(size + boundary, np.uint8)
+    first = -memory.ctypes.data % boundary
+    return memory[first : first + size].view(np.float32).reshape(shape)
+
+
+def _shared(table: np.ndarray) -> jax.Array:
+    """The same memory as a JAX array. Nobody may write to it any more."""
+    return jax.dlpack.from_dlpack(table)
