@@ -302,7 +302,8 @@ def test_any_shape_of_a_call_solves_its_tiles_and_leaves_the_others(
     weights = random.uniform(0.5, 2, columns.shape).astype(np.float32) if weighted else np.full((), 1.5, np.float32)
     prior = random.standard_normal((size, rank)).astype(np.float32) if features else None
     ridge, spectrum = np.full(size, 0.3, np.float32), np.asarray([0.1, 0.2, 0.5], np.float32)
-    half = ials.HalfEpoch(*(None if a is None else jnp.asarray(a) for a in (table, spectrum, ridge, prior)))
+    expected = None if prior is None else jnp.asarray(prior)
+    half = ials.HalfEpoch(jnp.asarray(table), jnp.asarray(spectrum), jnp.asarray(ridge), expected)
     arguments = (np.int32(0), np.int32(count), jnp.asarray(columns), jnp.asarray(weights), jnp.asarray(lengths))
     by_steps, exact = (np.asarray(ials.solve_rows(half, *arguments, how, 12)) for how in ("cg", "cholesky"))
     assert by_steps[: count * rows] == pytest.approx(exact[: count * rows], rel=1e-3, abs=1e-4)

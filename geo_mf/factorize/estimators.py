@@ -19,6 +19,7 @@ come back. On purpose it differs in this (docs/coming_from.md converts the setti
   `predict`, `get_params` and `set_params` are new.
 """
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -26,6 +27,7 @@ from scipy import linalg, sparse
 
 from geo_mf.errors import InvalidInput, UnknownId
 from geo_mf.factorize import matrices
+from geo_mf.factorize.checkpoint import Checkpoint, fingerprint
 from geo_mf.factorize.cores import all_cores
 from geo_mf.factorize.fit import Callback, Settings, fit
 from geo_mf.factorize.fold_in import FoldIn
@@ -37,6 +39,9 @@ from geo_mf.geometry.prior import RidgePrior
 from geo_mf.geometry.prior import apply as apply_prior
 
 __all__ = ["IALS", "Ranked"]
+
+FREE_TO_CHANGE = ("iterations", "num_threads", "calculate_training_loss")
+"""Settings that may differ between the runs that share a checkpoint."""
 
 UserWeights = tuple[np.ndarray, bool]
 """What `scipy.linalg.cho_factor` returns."""
@@ -112,6 +117,7 @@ class IALS(FactorModel):
         item_features: np.ndarray | None = None,
         show_progress: bool = False,
         callback: Callback | None = None,
+        checkpoint: str | Path | None = None,
     ) -> Self:
         """Learn user and item factors.
 
@@ -122,16 +128,26 @@ class IALS(FactorModel):
             show_progress: progress bar on stderr.
             callback: called after each epoch with its number, its seconds, and the loss when
                 `calculate_training_loss` is set, else None.
+            checkpoint: a file that keeps the factors after an epoch. If it exists, the fit goes on from it: a fit that
+                was killed, run again, ends with the same factors as one that was not. With more `iterations` than
+                before, a finished fit goes on too.
 
         Raises:
-            InvalidInput: a weight is negative or not finite, the matrix has no interactions, or the shapes disagree.
+            InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, or
+                the checkpoint belongs to another fit.
+            IncompatibleIndex: the checkpoint is damaged.
             FitDiverged: the factors became infinite or NaN.
         """
         with all_cores():
-            return self._fit(user_items, item_features, show_progress, callback)
+            return self._fit(user_items, item_features, show_progress, callback, checkpoint)
 
     def _fit(
-        self, user_items: Any, item_features: np.ndarray | None, show_progress: bool, callback: Callback | None
+        self,
+        user_items: Any,
+        item_features: np.ndarray | None,
+        show_progress: bool,
+        callback: Callback | None,
+        checkpoint: str | Path | None,
     ) -> Self:
         matrix = matrices.check(user_items)
         shape = matrices.shape(matrix)
@@ -155,7 +171,11 @@ class IALS(FactorModel):
             loss=self.calculate_training_loss,
             progress=show_progress,
         )
-        fitted = fit(matrix, settings, (users, items), prior, callback)
+        kept = None
+        if checkpoint is not None:
+            given = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
+            kept = Checkpoint(Path(checkpoint), fingerprint(matrix, item_features, given))
+        fitted = fit(matrix, settings, (users, items), prior, callback, kept)
         self._set_factors(fitted.users, fitted.items)
         self.prior_coefficients = fitted.coefficients
         return self

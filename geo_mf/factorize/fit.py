@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from geo_mf.errors import FitDiverged
 from geo_mf.factorize import ials
+from geo_mf.factorize.checkpoint import Checkpoint
 from geo_mf.factorize.histories import TILE_BYTES, Histories, prepare
 from geo_mf.factorize.tables import DeviceTables, HostTables, Tables
 from geo_mf.geometry.prior import RidgePrior
@@ -103,6 +104,7 @@ def fit(
     start: tuple[np.ndarray, np.ndarray],
     prior: RidgePrior | None = None,
     callback: Callback | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Factors:
     """Factorize implicit feedback.
 
@@ -112,14 +114,18 @@ def fit(
         start: user factors [users, K] and item factors [items, K] to start from.
         prior: regression of item factors on item features; it is refitted before every item half-epoch.
         callback: called after each epoch.
+        checkpoint: where to keep the state after an epoch, and to go on from.
 
     Raises:
         FitDiverged: a factor is infinite or NaN.
+        InvalidInput: the checkpoint belongs to another fit.
     """
+    done, losses = 0, []
+    if checkpoint is not None and (kept := checkpoint.read()) is not None:
+        done, start, losses = kept[0], kept[1:3], kept[3]
     rows, columns = prepare(user_items, settings.rank, TILE_BYTES if _on_cpu() else ACCELERATOR_TILE_BYTES)
     users = _Side.of(rows, columns, settings.objective)
     items = _Side.of(columns, rows, settings.objective)
-    losses: list[float] = []
     threads = (settings.threads or len(os.sched_getaffinity(0))) if _on_cpu() else 1
     with (
         ThreadPoolExecutor(threads) as pool,
@@ -127,7 +133,8 @@ def fit(
     ):
         tables = HostTables(pool) if _on_cpu() else DeviceTables()
         w, h = tables.hold(rows.to_table(start[0])), tables.hold(columns.to_table(start[1]))
-        for epoch in range(settings.epochs):
+        bar.update(min(done, settings.epochs))
+        for epoch in range(done, settings.epochs):
             began = time.perf_counter()
             # Users last: their factors are then the row solves against the final items, as a fold-in gives them.
             h, w = _half_epoch(items, users, h, w, prior, settings, tables)
@@ -142,11 +149,22 @@ def fit(
             if callback is not None:
                 callback(epoch, seconds, loss)
             bar.update()
-    user_rows, item_rows = rows.from_table(np.asarray(w)), columns.from_table(np.asarray(h))
-    if not (np.isfinite(user_rows).all() and np.isfinite(item_rows).all()):
-        raise FitDiverged(_diverged(settings))
+            if checkpoint is not None:
+                user_rows, item_rows = _finite_rows(rows, columns, w, h, settings)
+                checkpoint.write(epoch + 1, user_rows, item_rows, losses, last=epoch + 1 == settings.epochs)
+    user_rows, item_rows = _finite_rows(rows, columns, w, h, settings)
     coefficients = None if prior is None else prior.fit(item_rows)
     return Factors(user_rows, item_rows, coefficients, losses)
+
+
+def _finite_rows(
+    users: Histories, items: Histories, w: jax.Array, h: jax.Array, settings: Settings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both tables in the matrix's order; FitDiverged where a number is infinite or NaN."""
+    user_rows, item_rows = users.from_table(np.asarray(w)), items.from_table(np.asarray(h))
+    if not (np.isfinite(user_rows).all() and np.isfinite(item_rows).all()):
+        raise FitDiverged(_diverged(settings))
+    return user_rows, item_rows
 
 
 def _half_epoch(
