@@ -17,7 +17,13 @@ from geo_mf.data.interactions import Interactions
 from geo_mf.evaluation.split import Split
 
 _STRINGS = pyarrow.schema([("user_id", pyarrow.string()), ("item_id", pyarrow.string())])
-CONFIG = {"unobserved_weight": 0.005, "regularization": 0.0035, "prior_regularization": 1.0, "iterations": 8}
+CONFIG = {
+    "unobserved_weight": 0.005,
+    "regularization": 0.0035,
+    "prior_regularization": 1.0,
+    "iterations": 7,
+    "cg_steps": 5,
+}
 
 
 def main() -> None:
