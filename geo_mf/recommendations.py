@@ -167,6 +167,15 @@ class Recommendations:
         ]
 
 
+def shortage(k: int, found: int, where: str | None, seen: int) -> str:
+    """Why a list is shorter than the k asked for; "" when it is not."""
+    if found == k:
+        return ""
+    limits = [f"where {where!r}"] if where is not None else []
+    limits += [f"the {seen} already seen left out"] if seen else []
+    return f"{found} of {k}: no other item is allowed" + (f" ({', '.join(limits)})" if limits else "")
+
+
 def _short(text: str, width: int = TITLE_WIDTH) -> str:
     one_line = " ".join(text.split())
     return one_line if len(one_line) <= width else one_line[: width - 1] + "…"

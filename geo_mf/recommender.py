@@ -18,7 +18,8 @@ from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Blend, Spread, Weights
 from geo_mf.geometry.prior import apply as apply_prior
 from geo_mf.index.exact import Hits, VectorIndex
-from geo_mf.recommendations import Because, Recommendation, Recommendations
+from geo_mf.query import Query
+from geo_mf.recommendations import Because, Recommendation, Recommendations, shortage
 from geo_mf.text.encoder import TextEncoder
 
 Space = Literal["blend", "factors", "text"]
@@ -28,35 +29,6 @@ REASONS = 3
 
 EXPLAINED_TOGETHER = 1024
 """Items whose reasons are worked out at once: a table of history x items."""
-
-
-@dataclass(frozen=True, eq=False)
-class Query:
-    """What a request came to: the two halves of the query vector and where they came from.
-
-    Attributes:
-        rows: int [n], catalogue rows of the history.
-        clicks: float32 [n], their weights.
-        typed: float32 [dim] or None, the unit embedding of the typed text.
-        behaviour: float32 [K], the user's factor.
-        text: float32 [dim], the typed text's embedding, else the history's profile; zero when there is neither.
-        weights: a and b.
-        trend: sigma_u where what everybody touches lately counts, 0 for somebody who typed a text.
-    """
-
-    rows: np.ndarray
-    clicks: np.ndarray
-    typed: np.ndarray | None
-    behaviour: np.ndarray
-    text: np.ndarray
-    weights: Weights
-    trend: float
-
-    @property
-    def vector(self) -> np.ndarray:
-        """float32 [1, K + dim + 1], ready for the index."""
-        weights = np.asarray([[self.weights.behaviour, self.weights.text]], np.float32)
-        return blend.queries(self.behaviour[None], self.text[None], weights, np.full(1, self.trend, np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +109,7 @@ class Recommender:
             return Recommendations((), k, f"0 of {k}: {reason}")
         # The search sets k places aside: no more than there are items.
         hits = self.index.search(query.vector, min(k, len(self.catalog)), allowed, [seen])
-        return self._explained(query, hits, k, _shortage(k, hits, where, len(seen)))
+        return self._explained(query, hits, k, shortage(k, int(hits.counts[0]), where, len(seen)))
 
     def query(
         self,
@@ -162,7 +134,11 @@ class Recommender:
         if typed is not None:
             factors = np.concatenate([factors, apply_prior(self.coefficients, typed[None])])
         amounts = clicks if typed is None else np.append(clicks, np.float32(1))
-        looked_for = typed if typed is not None else _unit(clicks.astype(np.float64) @ self.embeddings[rows])
+        looked_for = (
+            typed
+            if typed is not None
+            else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
+        )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
         behaviour = self.fold_in.solve(factors, amounts)
         # Who says what is wanted is not given what the crowd wants in its place.
@@ -190,7 +166,7 @@ class Recommender:
         return Recommendations(
             self._items(found, self.touches[found], self.touches[found], np.zeros(len(found))),
             k,
-            _shortage(k, hits, where, 0),
+            shortage(k, int(hits.counts[0]), where, 0),
         )
 
     def similar_items(
@@ -229,7 +205,7 @@ class Recommender:
         hits = Hits.best(candidates, score[candidates].astype(np.float32), min(k, len(score)))
         found = hits.rows[0][: hits.counts[0]]
         items = self._items(found, score[found], behaviour[found], text[found])
-        return Recommendations(items, k, _shortage(k, hits, where, 1))
+        return Recommendations(items, k, shortage(k, int(hits.counts[0]), where, 1))
 
     def audience(self, item: Any, *, k: int = 10) -> list[tuple[Any, float]]:
         """The known users an item would reach: (user id, score) of the k best who have not touched it.
@@ -422,17 +398,3 @@ def _row(ids: IdMap, id: Any, kind: str) -> int:
 def _check_k(k: int) -> None:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise InvalidInput(f"k is {k!r}; expected a whole number of at least 1")
-
-
-def _shortage(k: int, hits: Hits, where: str | None, seen: int) -> str:
-    found = int(hits.counts[0])
-    if found == k:
-        return ""
-    limits = [f"where {where!r}"] if where is not None else []
-    limits += [f"the {seen} already seen left out"] if seen else []
-    return f"{found} of {k}: no other item is allowed" + (f" ({', '.join(limits)})" if limits else "")
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(vector)
-    return (vector / length if length > 1e-12 else np.zeros_like(vector)).astype(np.float32)

@@ -91,6 +91,9 @@ def test_another_fit_and_a_damaged_file_are_refused(checkerboard: sparse.csr_arr
         with pytest.raises(InvalidInput, match="is of another fit.*another path, or delete it"):
             call()
     assert path.read_bytes() == kept
+    with pytest.raises(InvalidInput, match="is of 6 epochs, and only 5 are asked for"):
+        fitted(checkerboard, epochs=5, checkpoint=path)
+    assert path.read_bytes() == kept
     path.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     with pytest.raises(IncompatibleIndex, match="damaged"):
         fitted(checkerboard, checkpoint=path)

@@ -48,7 +48,7 @@ def learn(
     for moment in moments:
         items, times = matrix.indices[moment.before], datetimes[moment.before]
         lists = [trend.touches(items, times, size, half_life) for half_life in trend.HALF_LIVES]
-        for chunk, hidden in moment.chunks(matrix, CHUNK_SCORES // size):
+        for chunk, hidden in moment.chunks(matrix, max(1, CHUNK_SCORES // size)):
             for j, touched in enumerate(lists):
                 gains = blend.gains(np.broadcast_to(touched, hidden.shape), moment.targets[chunk], hidden)
                 found[j] += moment.weights[chunk] @ gains
@@ -124,6 +124,6 @@ class _Moment:
     def chunks(self, matrix: sparse.csr_array, step: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Some targets at a time: which, and what their users had seen before, bool [n, items]."""
         train = only(matrix, self.before)
-        for start in range(0, len(self.users), max(1, step)):
+        for start in range(0, len(self.users), step):
             chunk = slice(start, start + step)
             yield chunk, train[self.users[chunk]].toarray() > 0

@@ -31,11 +31,11 @@ class Checkpoint:
     _began: float = field(default_factory=time.perf_counter)
     _spent: float = 0.0
 
-    def read(self) -> tuple[int, np.ndarray, np.ndarray, list[float]] | None:
+    def read(self, epochs: int) -> tuple[int, np.ndarray, np.ndarray, list[float]] | None:
         """Epochs done, user factors, item factors and losses; None when there is no checkpoint yet.
 
         Raises:
-            InvalidInput: the file belongs to another fit.
+            InvalidInput: the file belongs to another fit, or is further than `epochs`.
             IncompatibleIndex: the file is damaged, or is something else.
         """
         if not self.path.exists():
@@ -46,13 +46,20 @@ class Checkpoint:
                 f"the checkpoint {self.path} is of another fit (other interactions, features or settings): give "
                 "another path, or delete it to begin again"
             )
+        if state["epochs"] > epochs:
+            raise InvalidInput(
+                f"the checkpoint {self.path} is of {state['epochs']} epochs, and only {epochs} are asked for: ask "
+                "for as many, or give another path"
+            )
         return int(state["epochs"]), arrays["users"], arrays["items"], list(state["losses"])
 
-    def write(self, epochs: int, users: np.ndarray, items: np.ndarray, losses: list[float], last: bool) -> None:
-        """Keep the state after an epoch, unless that would slow the fit down; the last one is kept always."""
+    def due(self) -> bool:
+        """Whether to write now: not when the writes so far took more than TIME_SHARE of the fit's time."""
+        return self._spent <= TIME_SHARE * (time.perf_counter() - self._began)
+
+    def write(self, epochs: int, users: np.ndarray, items: np.ndarray, losses: list[float]) -> None:
+        """Keep the state after an epoch."""
         began = time.perf_counter()
-        if not last and self._spent > TIME_SHARE * (began - self._began):
-            return
         state: dict[str, Any] = {"fingerprint": self.fingerprint, "epochs": epochs, "losses": losses}
         persistence.save(self.path, KIND, state, {"users": users, "items": items})
         self._spent += time.perf_counter() - began

@@ -134,7 +134,7 @@ class IALS(FactorModel):
 
         Raises:
             InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, or
-                the checkpoint belongs to another fit.
+                the checkpoint belongs to another fit or has more epochs than `iterations`.
             IncompatibleIndex: the checkpoint is damaged.
             FitDiverged: the factors became infinite or NaN.
         """
@@ -149,10 +149,8 @@ class IALS(FactorModel):
         callback: Callback | None,
         checkpoint: str | Path | None,
     ) -> Self:
-        matrix = matrices.check(user_items)
+        matrix = matrices.check_training(user_items)
         shape = matrices.shape(matrix)
-        if matrix.nnz == 0:
-            raise InvalidInput(f"user_items of shape {shape} has no interactions: there is nothing to fit")
         prior = None
         if item_features is not None:
             popularity = np.bincount(matrix.indices, minlength=shape[1])

@@ -118,10 +118,10 @@ def fit(
 
     Raises:
         FitDiverged: a factor is infinite or NaN.
-        InvalidInput: the checkpoint belongs to another fit.
+        InvalidInput: the checkpoint belongs to another fit, or is further than `settings.epochs`.
     """
     done, losses = 0, []
-    if checkpoint is not None and (kept := checkpoint.read()) is not None:
+    if checkpoint is not None and (kept := checkpoint.read(settings.epochs)) is not None:
         done, start, losses = kept[0], kept[1:3], kept[3]
     rows, columns = prepare(user_items, settings.rank, TILE_BYTES if _on_cpu() else ACCELERATOR_TILE_BYTES)
     users = _Side.of(rows, columns, settings.objective)
@@ -133,7 +133,7 @@ def fit(
     ):
         tables = HostTables(pool) if _on_cpu() else DeviceTables()
         w, h = tables.hold(rows.to_table(start[0])), tables.hold(columns.to_table(start[1]))
-        bar.update(min(done, settings.epochs))
+        bar.update(done)
         for epoch in range(done, settings.epochs):
             began = time.perf_counter()
             # Users last: their factors are then the row solves against the final items, as a fold-in gives them.
@@ -149,9 +149,8 @@ def fit(
             if callback is not None:
                 callback(epoch, seconds, loss)
             bar.update()
-            if checkpoint is not None:
-                user_rows, item_rows = _finite_rows(rows, columns, w, h, settings)
-                checkpoint.write(epoch + 1, user_rows, item_rows, losses, last=epoch + 1 == settings.epochs)
+            if checkpoint is not None and (epoch + 1 == settings.epochs or checkpoint.due()):
+                checkpoint.write(epoch + 1, *_finite_rows(rows, columns, w, h, settings), losses)
     user_rows, item_rows = _finite_rows(rows, columns, w, h, settings)
     coefficients = None if prior is None else prior.fit(item_rows)
     return Factors(user_rows, item_rows, coefficients, losses)

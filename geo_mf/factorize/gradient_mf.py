@@ -120,10 +120,8 @@ class GradientMF(FactorModel):
             InvalidInput: a weight is negative or not finite, the matrix has no interactions, or the shapes disagree.
             FitDiverged: the loss became infinite or NaN.
         """
-        matrix = matrices.check(user_items)
+        matrix = matrices.check_training(user_items)
         shape = matrices.shape(matrix)
-        if matrix.nnz == 0:
-            raise InvalidInput(f"user_items of shape {shape} has no interactions: there is nothing to fit")
         features = None
         if item_features is not None:
             features = matrices.check_features(item_features, shape)

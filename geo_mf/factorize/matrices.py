@@ -56,6 +56,18 @@ def check(matrix: Any, allow_negative: bool = False, name: Name = "user_items") 
     return checked
 
 
+def check_training(user_items: Any) -> sparse.csr_array:
+    """`check`, for a fit.
+
+    Raises:
+        InvalidInput: as in `check`, or there are no interactions.
+    """
+    matrix = check(user_items)
+    if matrix.nnz == 0:
+        raise InvalidInput(f"user_items of shape {shape(matrix)} has no interactions: there is nothing to fit")
+    return matrix
+
+
 def check_features(features: Any, users_items: tuple[int, int]) -> np.ndarray:
     """Dense float32 features [items, dim] for a fit.
 

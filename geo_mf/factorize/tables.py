@@ -97,7 +97,7 @@ class DeviceTables:
 
     def hold(self, rows: np.ndarray) -> jax.Array:
         """See Tables."""
-        return jnp.asarray(rows)
+        return jnp.array(rows)  # asarray may share the caller's memory
 
     def gram(self, table: jax.Array, used: int) -> np.ndarray:
         """See Tables."""

@@ -100,12 +100,12 @@ def text_scale(
     if not len(useful):
         return 1.0
     chosen = np.random.default_rng(seed).choice(useful, min(SAMPLED_USERS, len(useful)), replace=False)
-    behaviour = spread(user_factors[chosen] @ item_factors.T)
-    text = spread(profiles[chosen] @ embeddings.T)
+    behaviour = _spread(user_factors[chosen] @ item_factors.T)
+    text = _spread(profiles[chosen] @ embeddings.T)
     return behaviour / text if behaviour > 0 and text > 0 else 1.0
 
 
-def spread(scores: np.ndarray) -> float:
+def _spread(scores: np.ndarray) -> float:
     """Mean standard deviation of the rows; 0 when they vary by no more than rounding."""
     deviation = float(np.std(scores, axis=1).mean())
     return deviation if deviation > 1e-5 * float(np.abs(scores).max()) else 0.0
@@ -136,9 +136,13 @@ class Spread:
 
 def profiles(matrix: sparse.csr_array, embeddings: np.ndarray) -> np.ndarray:
     """Histories (CSR [users, items]) as text queries: the unit weighted mean of their embeddings, or zero."""
-    sums = matrix @ embeddings
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    return np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 1e-12)
+    return unit(matrix @ embeddings)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """[..., dim] at length 1; a zero vector stays zero."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-12)
 
 
 def vectors(item_factors: np.ndarray, embeddings: np.ndarray, trend: np.ndarray, blend: Blend) -> np.ndarray:

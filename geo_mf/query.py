@@ -1,0 +1,37 @@
+"""What a request came to: the parts of the query vector, and where they came from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from geo_mf.geometry import blend
+from geo_mf.geometry.blend import Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A request, ready to be searched with and explained.
+
+    Attributes:
+        rows: int [n], catalogue rows of the history.
+        clicks: float32 [n], their weights.
+        typed: float32 [dim] or None, the unit embedding of the typed text.
+        behaviour: float32 [K], the user's factor.
+        text: float32 [dim], the typed text's embedding, else the history's profile; zero when there is neither.
+        weights: a and b.
+        trend: sigma_u where what everybody touches lately counts, 0 for somebody who typed a text.
+    """
+
+    rows: np.ndarray
+    clicks: np.ndarray
+    typed: np.ndarray | None
+    behaviour: np.ndarray
+    text: np.ndarray
+    weights: Weights
+    trend: float
+
+    @property
+    def vector(self) -> np.ndarray:
+        """float32 [1, K + dim + 1], ready for the index."""
+        weights = np.asarray([[self.weights.behaviour, self.weights.text]], np.float32)
+        return blend.queries(self.behaviour[None], self.text[None], weights, np.full(1, self.trend, np.float32))
