@@ -97,7 +97,7 @@ class DeviceTables:
 
     def hold(self, rows: np.ndarray) -> jax.Array:
         """See Tables."""
-        return jnp.array(rows)  # asarray may share the caller's memory
+        return jnp.asarray(rows.copy())  # JAX may share the memory it is given, or read it later
 
     def gram(self, table: jax.Array, used: int) -> np.ndarray:
         """See Tables."""
