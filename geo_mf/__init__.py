@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from geo_mf.errors import FitDiverged, GeoMFError, IncompatibleIndex, InvalidInput, MissingExtra, UnknownId
     from geo_mf.evaluation.run import evaluate
     from geo_mf.evaluation.split import Split
+    from geo_mf.evaluation.tune import tune
+    from geo_mf.evaluation.tuning import Tuning
     from geo_mf.factorize.biased import BiasedMF
     from geo_mf.factorize.estimators import IALS
     from geo_mf.factorize.gradient_mf import GradientMF
@@ -56,6 +58,8 @@ _HOME = {
     "verify": "store",
     "Split": "evaluation.split",
     "evaluate": "evaluation.run",
+    "Tuning": "evaluation.tuning",
+    "tune": "evaluation.tune",
 }
 
 __all__ = [
@@ -78,6 +82,7 @@ __all__ = [
     "Recommender",
     "SentenceEncoder",
     "Split",
+    "Tuning",
     "UnknownId",
     "__version__",
     "build",
@@ -85,6 +90,7 @@ __all__ = [
     "load",
     "read_catalog",
     "read_interactions",
+    "tune",
     "verify",
 ]
 

@@ -12,6 +12,7 @@ from geo_mf.data.catalog import Catalog
 from geo_mf.data.clicks import Clicks, click_rows
 from geo_mf.data.ids import IdMap
 from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
+from geo_mf.factorize.balance import Balance
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry import blend
@@ -140,7 +141,7 @@ class Recommender:
             else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        behaviour = self.fold_in.solve(factors, amounts)
+        behaviour = self.fold_in.solve(factors, self._balanced(rows, amounts))
         # Who says what is wanted is not given what the crowd wants in its place.
         trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, behaviour, looked_for, chosen, trend)
@@ -246,6 +247,14 @@ class Recommender:
     def fold_in(self) -> FoldIn:
         """Row solves against the item factors, as in the fit: there, an item that nobody touched is next to nothing."""
         return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.catalog))
+
+    @cached_property
+    def _balance(self) -> Balance:
+        return Balance.of(self.history, self.objective.activity_discount, self.objective.popularity_discount)
+
+    def _balanced(self, rows: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+        """The amounts as the fit counts them: those of items, and at the end, where there is one more, a text's."""
+        return amounts * self._balance.of_user(rows, len(amounts) - len(rows))
 
     @cached_property
     def cold(self) -> np.ndarray:
@@ -364,6 +373,7 @@ class Recommender:
             amounts = np.append(amounts, np.float32(1))
             parts = np.zeros((len(amounts), len(found)))
             parts[-1] = targets @ query.typed
+        amounts = self._balanced(query.rows, amounts)
         behaviour = self.fold_in.contributions(factors, amounts, self.item_factors[found])
         crowd = query.weights.behaviour * self._crowd(query, found)
         return np.vstack([query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, crowd])

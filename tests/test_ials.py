@@ -106,7 +106,7 @@ class Problem:
             r = self.objective.ridge(touched, len(self.matrix)) / self.objective.regularization
             prior = RidgePrior.of(self.features, r * (touched > 0), ALPHA)
         how = Settings(RANK, self.objective, epochs, solver, steps, loss=True)
-        return fit(sparse.csr_array(self.matrix.astype(np.float32)), how, self.start, prior)
+        return fit(sparse.csr_array(self.matrix.astype(np.float32)), how, lambda: self.start, prior)
 
 
 def problem(features: bool, nu: float = 1.0, a0: float = 0.05, cold: bool = True, short: bool = False) -> Problem:
@@ -222,6 +222,34 @@ def test_one_user_and_one_item() -> None:
     lone = Problem(np.asarray([[2.0]]), start, None, Objective(0.05, 0.02, 1.0))
     fitted, wanted = lone.fit(3, "cholesky"), lone.reference(3)
     assert relative(fitted.users @ fitted.items.T, wanted.w @ wanted.h.T) < 1e-4
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_a_history_of_a_hundred_thousand(solver: Solver) -> None:
+    rng = np.random.default_rng(3)
+    mask = rng.random((60, 100_000)) < 0.002
+    mask[1] = True
+    mask[3] = False
+    start = tuple(rng.standard_normal((n, RANK)).astype(np.float32) * 0.1 for n in mask.shape)
+    wide = Problem(mask.astype(float), (start[0], start[1]), None, Objective(0.01, 0.02, 1.0))
+    fitted, wanted = wide.fit(2, solver, steps=6), wide.reference(2)
+    assert fitted.losses[-1] == pytest.approx(wanted.losses[-1], rel=1e-3)
+    assert fitted.users[1].any()
+    assert not fitted.users[3].any()
+
+
+def test_weights_of_ten_million() -> None:
+    given = problem(features=False)
+    heavy = Problem(given.matrix * 1e7, given.start, None, Objective(0.05e7, 0.02e7, 1.0))
+    assert heavy.fit(4, "cholesky").losses == pytest.approx(heavy.reference(4).losses, rel=1e-3)
+    # Against a ridge of ordinary size they leave rows that float32 cannot tell from singular ones; what is observed is
+    # reproduced all the same.
+    for some in (slice(None), slice(None, None, 25)):
+        weights, places = given.matrix.copy(), np.argwhere(given.matrix > 0)[some]
+        weights[tuple(places.T)] = 1e7
+        fitted = Problem(weights, given.start, None, given.objective).fit(8, "cholesky")
+        scores = np.sum(fitted.users[places[:, 0]] * fitted.items[places[:, 1]], axis=1)
+        assert np.abs(scores - 1).max() < 0.05
 
 
 def test_a_fit_that_overflows_says_what_to_do() -> None:

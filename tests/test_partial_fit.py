@@ -1,5 +1,6 @@
 """Users and items fitted in part: exact for the rows given, nothing for the others, and tables that grow."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ def features() -> np.ndarray:
     return np.random.default_rng(6).standard_normal((ITEMS, DIM)).astype(np.float32)
 
 
-def fitted(clicks: sparse.csr_array, features: np.ndarray | None = None, iterations: int = 4) -> gm.IALS:
-    return gm.IALS(RANK, iterations=iterations, solver="cholesky", random_state=0).fit(clicks, features)
+def fitted(clicks: sparse.csr_array, features: np.ndarray | None = None, discount: float = 0.4) -> gm.IALS:
+    model = gm.IALS(RANK, iterations=4, solver="cholesky", random_state=0)
+    model.set_params(activity_discount=discount, popularity_discount=discount)
+    return model.fit(clicks, features)
 
 
 def close(found: np.ndarray, wanted: np.ndarray, tolerance: float = 1e-4) -> bool:
@@ -87,8 +90,7 @@ def test_rows_are_solved_and_the_rest_is_left_alone(data: st.DataObject, clicks:
     if not rows:
         return
     given = histories(rng, len(rows), ITEMS)
-    copy = gm.IALS(**model.get_params())
-    copy._set_factors(users, items)
+    copy = deepcopy(model)
     copy.partial_fit_users(rows, given)
     assert copy.user_factors.shape == (USERS + new, RANK)
     assert np.array_equal(copy.user_factors[rows], model.recalculate_user(rows, given))
@@ -162,7 +164,7 @@ def test_behaviour_takes_over_from_features(clicks: sparse.csr_array, features: 
 
 def test_new_items_are_recommended_and_new_users_get_them(clicks: sparse.csr_array) -> None:
     """Two users and two items arrive; what was prepared for the old tables is forgotten."""
-    model = fitted(clicks)
+    model = fitted(clicks, discount=0.0)
     for prepare in (model.similar_items, model.similar_users):
         prepare(0)
     model.recommend(0, clicks[0], recalculate_user=True)
@@ -187,7 +189,7 @@ def test_items_are_solved_against_the_users_of_the_moment(clicks: sparse.csr_arr
     loud = sparse.csr_array(np.eye(USERS, ITEMS, dtype=np.float32) * 50)
     model.partial_fit_users(np.arange(USERS), loud)
     after = model.recalculate_item(0, item_users[0])
-    fresh = gm.IALS(**model.get_params())
+    fresh = deepcopy(model)
     fresh._set_factors(model.user_factors, model.item_factors)
     assert np.array_equal(after, fresh.recalculate_item(0, item_users[0]))
     assert not close(after, before, 0.1)
@@ -275,7 +277,8 @@ def test_histories_that_do_not_fit(clicks: sparse.csr_array, features: np.ndarra
 @pytest.mark.parametrize("size", [1e-42, 0.0])
 def test_what_cannot_be_solved_is_not_stored(size: float) -> None:
     """Without any regularisation left, who likes tiny items would need a factor beyond float32."""
-    model = gm.IALS(RANK, regularization=1e-300, unobserved_weight=0.0)
+    model = fitted(sparse.csr_array(np.ones((2, RANK), np.float32)))
+    model.set_params(regularization=1e-300, unobserved_weight=0.0)
     model._set_factors(np.ones((2, RANK), np.float32), np.diag([size] * RANK).astype(np.float32))
     before = model.user_factors
     for history in (np.eye(1, RANK), np.ones((1, RANK))):

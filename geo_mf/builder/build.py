@@ -72,8 +72,8 @@ def build(
         LAYOUT.checked_root(out)  # a bad name is told before the work, not after it
     clock = _Clock()
     catalog = catalog if catalog is not None else Catalog.from_ids(interactions.items)
-    listed, matrix, datetimes, unlisted = _training(interactions, catalog, config)
-    source = encoder or _encoder(config, catalog)
+    listed, matrix, datetimes, unlisted = training(interactions, catalog, config)
+    source = encoder or encoder_of(config, catalog)
     with clock.step("encode"):
         reader = CachedEncoder(source, EmbeddingCache()) if config.cache else source
         embeddings = reader.encode(catalog.texts, show_progress=show_progress)
@@ -129,7 +129,7 @@ def build(
     return rec
 
 
-def _training(
+def training(
     interactions: Interactions, catalog: Catalog, config: BuildConfig
 ) -> tuple[IdMap, sparse.csr_array, np.ndarray | None, int]:
     """Users with something to learn from, their weights as CSR, when, and how many rows the catalogue does not list."""
@@ -168,7 +168,8 @@ def _datetimes(interactions: Interactions, stored: sparse.csr_array) -> np.ndarr
     return interactions.datetimes[order][np.searchsorted(keys[order], wanted, side="right") - 1]
 
 
-def _encoder(config: BuildConfig, catalog: Catalog) -> TextEncoder:
+def encoder_of(config: BuildConfig, catalog: Catalog) -> TextEncoder:
+    """The encoder that a configuration names, or a stand-in for a catalogue without texts."""
     if config.encoder is None and not catalog.has_text.any():
         return HashEncoder(dim=1)  # there is nothing to read: no model is needed, and no room in the index
     return HashEncoder() if config.encoder == "hash" else SentenceEncoder(config.encoder)

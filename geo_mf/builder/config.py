@@ -22,6 +22,10 @@ class BuildConfig(BaseModel):
     """Epochs of the factorization."""
     nu: Annotated[float, Field(ge=0, le=2)] = 1.0
     """Exponent of the frequency-scaled regularisation."""
+    activity_discount: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """p: an interaction counts less, the more its user has of them (n^-p)."""
+    popularity_discount: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """q: an interaction counts less, the more its item has of them (n^-q)."""
     solver: Literal["cg", "cholesky"] = "cg"
     """How a row is solved: a few conjugate gradient steps, or exactly."""
     cg_steps: Annotated[int, Field(ge=1)] = 3

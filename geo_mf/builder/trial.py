@@ -29,6 +29,8 @@ def ials(config: BuildConfig) -> IALS:
         nu=config.nu,
         solver=config.solver,
         cg_steps=config.cg_steps,
+        activity_discount=config.activity_discount,
+        popularity_discount=config.popularity_discount,
         prior_regularization=config.prior_regularization,
         num_threads=config.threads,
         random_state=config.seed,

@@ -9,6 +9,7 @@ from geo_mf.cli.doctor import doctor
 from geo_mf.cli.evaluate import evaluate
 from geo_mf.cli.recommend import recommend
 from geo_mf.cli.similar import similar
+from geo_mf.cli.tune import tune
 from geo_mf.cli.verify import verify
 
 __all__ = ["app"]
@@ -27,5 +28,6 @@ add(app, build, settings=True)
 add(app, recommend)
 add(app, similar)
 add(app, evaluate, settings=True)
+add(app, tune, settings=True)
 add(app, verify)
 add(app, doctor)

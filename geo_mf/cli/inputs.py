@@ -1,4 +1,4 @@
-"""The options that say what to read and how to build, shared by `build` and `evaluate`."""
+"""The options that say what to read and how to build, shared by `build`, `evaluate` and `tune`."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,6 +90,12 @@ class Settings:
     unobserved_weight: Annotated[float, typer.Option(min=0, help="Weight of a pair nobody was seen to touch.")] = 0.005
     iterations: Annotated[int, typer.Option(min=1, help="Epochs of the factorization.")] = 10
     nu: Annotated[float, typer.Option(min=0, max=2, help="Exponent of the frequency-scaled regularisation.")] = 1.0
+    activity_discount: Annotated[
+        float, typer.Option(min=0, max=1, help="How much less an interaction counts, the more its user has.")
+    ] = 0.0
+    popularity_discount: Annotated[
+        float, typer.Option(min=0, max=1, help="How much less an interaction counts, the more its item has.")
+    ] = 0.0
     solver: Annotated[Literal["cg", "cholesky"], typer.Option(help="How a row is solved.")] = "cg"
     cg_steps: Annotated[int, typer.Option(min=1, help="Conjugate gradient steps of a row.")] = 3
     prior_regularization: Annotated[float, typer.Option(help="Shrinkage of the map from text to factors.")] = 3.0

@@ -28,6 +28,10 @@ unrolls the copy of a gathered row of up to 64 numbers into single loads: 147 ns
 TESTED_JAX = (0, 10)
 """Release for which `in_one_piece` was tested."""
 
+ONE_PIECE = 1 << 16
+"""Numbers in the largest array along a history that may be part of one piece: from about 100,000 on jaxlib 0.10 splits
+operations among threads there too, and then fails to link."""
+
 SUMMED = 64
 """Rows of a sum of products taken at once: XLA splits a longer one among its threads, at places that depend on how many
 there are."""
@@ -86,12 +90,12 @@ def tiles(count: jax.Array, tile: Callable[[jax.Array], Any], room: int) -> Any:
 
 
 def outer(a: jax.Array, b: jax.Array) -> jax.Array:
-    """aᵀ b over the second axis, SUMMED rows at a time and in their order. [m, n, K], [m, n, K] -> [m, K, K]."""
-    m, n, rank = a.shape
+    """aᵀ b over the second axis, SUMMED rows at a time and in their order. [m, n, k], [m, n, j] -> [m, k, j]."""
+    m, n = a.shape[:2]
     tail = -n % SUMMED
-    parts = [jnp.pad(x, ((0, 0), (0, tail), (0, 0))).reshape(m, -1, SUMMED, rank).swapaxes(0, 1) for x in (a, b)]
+    parts = [jnp.pad(x, ((0, 0), (0, tail), (0, 0))).reshape(m, -1, SUMMED, x.shape[2]).swapaxes(0, 1) for x in (a, b)]
 
     def add(total: jax.Array, part: list[jax.Array]) -> tuple[jax.Array, None]:
         return total + jnp.einsum("mnk,mnj->mkj", *part, precision=jax.lax.Precision.HIGHEST), None
 
-    return jax.lax.scan(add, jnp.zeros((m, rank, rank), a.dtype), parts)[0]
+    return jax.lax.scan(add, jnp.zeros((m, a.shape[2], b.shape[2]), a.dtype), parts)[0]

@@ -19,6 +19,7 @@ come back. On purpose it differs in this (docs/coming_from.md converts the setti
   `predict`, `get_params` and `set_params` are new.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -27,12 +28,14 @@ from scipy import linalg, sparse
 
 from geo_mf.errors import InvalidInput, UnknownId
 from geo_mf.factorize import matrices
+from geo_mf.factorize.balance import Balance
 from geo_mf.factorize.checkpoint import Checkpoint, fingerprint
 from geo_mf.factorize.cores import all_cores
-from geo_mf.factorize.fit import Callback, Settings, fit
+from geo_mf.factorize.fit import Callback, Settings, Watch, fit
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective, Solver
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
+from geo_mf.factorize.plan import Plan, Problem
 from geo_mf.factorize.retrieval import FactorModel, Ranked
 from geo_mf.factorize.rows import Rows, as_rows, in_range, to_write, written
 from geo_mf.geometry.prior import RidgePrior
@@ -60,6 +63,9 @@ class IALS(FactorModel):
         nu: exponent of the frequency scaling; 1 scales a row's regularisation with its interactions, 0 not at all.
         solver: "cg" (preconditioned conjugate gradients from the last factors) or "cholesky" (exact).
         cg_steps: steps of "cg" for each row, after the first, which stands in for a warm start.
+        activity_discount: p of `geo_mf.factorize.balance`: an interaction of a user who has n
+            counts n^-p.
+        popularity_discount: q, the same for its item. 0 and 0 take the weights as they are.
         prior_regularization: shrinkage of the map from features to factors, in units of an average item.
         num_threads: cores to use, 0 for all; it never changes the result.
         calculate_training_loss: whether the callback and the progress bar get the objective after every epoch.
@@ -84,6 +90,8 @@ class IALS(FactorModel):
         solver: Solver = "cg",
         cg_steps: int = 3,
         *,
+        activity_discount: float = 0.0,
+        popularity_discount: float = 0.0,
         prior_regularization: float = 10.0,
         num_threads: int = 0,
         calculate_training_loss: bool = False,
@@ -99,17 +107,22 @@ class IALS(FactorModel):
         self.nu = real("nu", nu, "between 0 and 2; 1 is usual", lambda x: 0 <= x <= 2)
         self.solver: Solver = solver
         self.cg_steps = whole("cg_steps", cg_steps, 1)
+        self.activity_discount = real("activity_discount", activity_discount, "between 0 and 1", _share)
+        self.popularity_discount = real("popularity_discount", popularity_discount, "between 0 and 1", _share)
         self.prior_regularization = real("prior_regularization", prior_regularization, "above 0", lambda x: x > 0)
         self.num_threads = whole("num_threads", num_threads, 0)
         self.calculate_training_loss = bool(calculate_training_loss)
         self.random_state = seed(random_state)
         self._solvers: dict[Literal["users", "items"], FoldIn] = {}
         self.prior_coefficients: np.ndarray | None = None
+        self._balance: Balance | None = None
 
     @property
     def objective(self) -> Objective:
-        """The three numbers of the objective."""
-        return Objective(self.unobserved_weight, self.regularization, self.nu)
+        """The numbers of the objective."""
+        return Objective(
+            self.unobserved_weight, self.regularization, self.nu, self.activity_discount, self.popularity_discount
+        )
 
     def fit(
         self,
@@ -118,6 +131,7 @@ class IALS(FactorModel):
         show_progress: bool = False,
         callback: Callback | None = None,
         checkpoint: str | Path | None = None,
+        watch: Watch | None = None,
     ) -> Self:
         """Learn user and item factors.
 
@@ -131,6 +145,8 @@ class IALS(FactorModel):
             checkpoint: a file that keeps the factors after an epoch. If it exists, the fit goes on from it: a fit that
                 was killed, run again, ends with the same factors as one that was not. With more `iterations` than
                 before, a finished fit goes on too.
+            watch: called after each epoch with its number and a function that gives the user and item factors as they
+                stand, for figures on held-out data. What it raises ends the fit, and the model stays as it was.
 
         Raises:
             InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, or
@@ -139,7 +155,7 @@ class IALS(FactorModel):
             FitDiverged: the factors became infinite or NaN.
         """
         with all_cores():
-            return self._fit(user_items, item_features, show_progress, callback, checkpoint)
+            return self._fit(user_items, item_features, show_progress, callback, checkpoint, watch)
 
     def _fit(
         self,
@@ -148,6 +164,7 @@ class IALS(FactorModel):
         show_progress: bool,
         callback: Callback | None,
         checkpoint: str | Path | None,
+        watch: Watch | None,
     ) -> Self:
         matrix = matrices.check_training(user_items)
         shape = matrices.shape(matrix)
@@ -157,9 +174,55 @@ class IALS(FactorModel):
             weights = self.objective.ridge(popularity, shape[0]) / self.regularization * (popularity > 0)
             prior = RidgePrior.of(matrices.check_features(item_features, shape), weights, self.prior_regularization)
         random = generator(self.random_state)
-        scale = np.float32(0.1 / np.sqrt(self.factors))
-        users, items = (random.standard_normal((n, self.factors), np.float32) * scale for n in shape)
-        settings = Settings(
+        balance = Balance.of(matrix, self.activity_discount, self.popularity_discount)
+
+        def start() -> tuple[np.ndarray, np.ndarray]:
+            scale = np.float32(0.1 / np.sqrt(self.factors))
+            users, items = (random.standard_normal((n, self.factors), np.float32) * scale for n in shape)
+            return users, items
+
+        settings = replace(self._loop, progress=show_progress)
+        balanced = balance.user_rows(matrix)
+        Problem.of(balanced, 0 if prior is None else prior.design.shape[1] - 1).plan(settings, timed=False).check()
+        kept = None
+        if checkpoint is not None:
+            given = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
+            kept = Checkpoint(Path(checkpoint), fingerprint(matrix, item_features, given))
+        fitted = fit(balanced, settings, start, prior, callback, kept, watch)
+        self._balance = balance
+        self._set_factors(fitted.users, fitted.items)
+        self.prior_coefficients = fitted.coefficients
+        return self
+
+    def plan(self, user_items: Any, features: int = 0, timed: bool = True) -> Plan:
+        """What `fit` would take: its memory, and the time of an epoch on this machine as busy as it is now.
+
+        Args:
+            user_items: the matrix to be fitted; or, before there is one, (users, items, interactions), whose histories
+                are then taken to be log-normal.
+            features: numbers of an item's features, 0 for none.
+            timed: whether to try a few calls for the time. It takes a few seconds, most of them for compiling, which
+                `fit` then need not do again.
+
+        Raises:
+            InvalidInput: as in `fit`; or a shape that no matrix can have.
+        """
+        with all_cores():
+            if isinstance(user_items, tuple):
+                if len(user_items) != 3:
+                    raise InvalidInput(f"a shape is {user_items!r}; expected (users, items, interactions)")
+                users, items, interactions = user_items
+                problem = Problem.typical(users, items, interactions, whole("features", features, 0))
+                problem = replace(problem, uniform=not (self.activity_discount or self.popularity_discount))
+            else:
+                matrix = matrices.check_training(user_items)
+                balance = Balance.of(matrix, self.activity_discount, self.popularity_discount)
+                problem = Problem.of(balance.user_rows(matrix), whole("features", features, 0))
+            return problem.plan(self._loop, timed)
+
+    @property
+    def _loop(self) -> Settings:
+        return Settings(
             rank=self.factors,
             objective=self.objective,
             epochs=self.iterations,
@@ -167,16 +230,7 @@ class IALS(FactorModel):
             steps=self.cg_steps,
             threads=self.num_threads,
             loss=self.calculate_training_loss,
-            progress=show_progress,
         )
-        kept = None
-        if checkpoint is not None:
-            given = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
-            kept = Checkpoint(Path(checkpoint), fingerprint(matrix, item_features, given))
-        fitted = fit(matrix, settings, (users, items), prior, callback, kept)
-        self._set_factors(fitted.users, fitted.items)
-        self.prior_coefficients = fitted.coefficients
-        return self
 
     def partial_fit_users(self, userids: Rows, user_items: Any) -> Self:
         """Solve some users again, exactly, against the items as they are; every other factor stays as it was.
@@ -194,7 +248,10 @@ class IALS(FactorModel):
         with all_cores():
             rows = to_write(as_rows(userids)[0], len(self.user_factors), "user")
             if len(rows):
-                solved = self._fold_in(self._check_history(user_items, len(rows)))
+                histories = self._check_history(user_items, len(rows))
+                solved = self._fold_in(histories)
+                counts = written(self._balanced.user_counts, rows, np.diff(histories.indptr).astype(np.int64))
+                self._balance = replace(self._balanced, user_counts=counts)
                 self._set_users(written(self.user_factors, rows, solved))
         return self
 
@@ -219,7 +276,10 @@ class IALS(FactorModel):
         with all_cores():
             rows = to_write(as_rows(itemids)[0], len(self.item_factors), "item")
             if len(rows):
-                solved = self._recalculated_items(len(rows), item_users, item_features)
+                histories = self._check_item_history(item_users, len(rows))
+                solved = self._fold_in_items(histories, item_features)
+                counts = written(self._balanced.item_counts, rows, np.diff(histories.indptr).astype(np.int64))
+                self._balance = replace(self._balanced, item_counts=counts)
                 self._set_items(written(self.item_factors, rows, solved))
         return self
 
@@ -245,7 +305,7 @@ class IALS(FactorModel):
             InvalidInput: shapes disagree, N < 1, or weights so large that the system is singular.
             UnknownId: the item, or the user where user_items has a row for each, is negative or out of range.
         """
-        history = self._history_of(userid, user_items)
+        history = self._balanced.user_rows(self._history_of(userid, user_items))
         target = self.item_factors[in_range(_one(itemid, "itemid"), len(self.item_factors), "item")[0]]
         count = whole("N", N, 1)
         factors, weights = self.item_factors[history.indices].astype(np.float64), history.data.astype(np.float64)
@@ -291,13 +351,30 @@ class IALS(FactorModel):
                 user_items = (user_items if isinstance(user_items, np.ndarray) else sparse.csr_array(user_items))[row]
         return self._check_history(user_items, 1)
 
+    @property
+    def _balanced(self) -> Balance:
+        """The balance of the last fit: like the factors, it stays until the next."""
+        if self._balance is None:
+            raise InvalidInput("this model has no factors yet: call fit(user_items) first")
+        return self._balance
+
     def _arrays(self) -> dict[str, np.ndarray]:
-        if self.prior_coefficients is None:
-            return super()._arrays()
-        return {**super()._arrays(), "prior_coefficients": self.prior_coefficients}
+        arrays = super()._arrays() | {
+            "user_counts": self._balanced.user_counts,
+            "item_counts": self._balanced.item_counts,
+            "balance_scale": np.asarray([self._balanced.scale]),
+        }
+        return arrays | ({} if self.prior_coefficients is None else {"prior_coefficients": self.prior_coefficients})
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         super()._restore(arrays)
+        self._balance = Balance(
+            self.activity_discount,
+            self.popularity_discount,
+            arrays["user_counts"],
+            arrays["item_counts"],
+            float(arrays["balance_scale"][0]),
+        )
         self.prior_coefficients = arrays.get("prior_coefficients")
 
     def _set_users(self, factors: np.ndarray) -> None:
@@ -317,7 +394,7 @@ class IALS(FactorModel):
         return kept
 
     def _fold_in(self, user_items: sparse.csr_array) -> np.ndarray:
-        return self._solver("users").solve_rows(self.item_factors, user_items)
+        return self._solver("users").solve_rows(self.item_factors, self._balanced.user_rows(user_items))
 
     def _fold_in_items(self, item_users: sparse.csr_array, item_features: np.ndarray | None) -> np.ndarray:
         prior = None
@@ -328,7 +405,7 @@ class IALS(FactorModel):
                 "this model was fitted with item_features, which are a part of every item's row solve: pass those of "
                 "these items as item_features, a zero row for an item without"
             )
-        return self._solver("items").solve_rows(self.user_factors, item_users, prior)
+        return self._solver("items").solve_rows(self.user_factors, self._balanced.item_rows(item_users), prior)
 
 
 def _one(row: int, name: str) -> np.ndarray:
@@ -337,3 +414,7 @@ def _one(row: int, name: str) -> np.ndarray:
     if not single:
         raise InvalidInput(f"{name} is {row!r}: explain takes one integer")
     return rows
+
+
+def _share(number: float) -> bool:
+    return 0 <= number <= 1

@@ -17,11 +17,16 @@ from geo_mf.errors import FitDiverged
 from geo_mf.factorize import ials
 from geo_mf.factorize.checkpoint import Checkpoint
 from geo_mf.factorize.histories import TILE_BYTES, Histories, prepare
+from geo_mf.factorize.memory import on_device
 from geo_mf.factorize.tables import DeviceTables, HostTables, Tables
 from geo_mf.geometry.prior import RidgePrior
 
 Callback = Callable[[int, float, float | None], object]
 """Called after each epoch with its number, its seconds and its loss (None unless the loss was asked for)."""
+
+Watch = Callable[[int, Callable[[], tuple[np.ndarray, np.ndarray]]], object]
+"""Called after each epoch with its number and a function that gives the user and item factors of that moment, float32
+[users, K] and [items, K]; FitDiverged where they are not finite. They are copied only when it is called."""
 
 ACCELERATOR_TILE_BYTES = 64 * 1024 * 1024
 """An accelerator wants a tile that fills it, not one that fits a core's cache."""
@@ -91,9 +96,10 @@ class _Side:
         calls = []
         for bucket in histories.buckets:
             for number, (start, count) in enumerate(zip(bucket.starts, bucket.counts, strict=True)):
-                weights = np.float32(histories.weight) if bucket.weights is None else bucket.weights[number]
-                arrays = (jnp.asarray(one) for one in (bucket.columns[number], weights, bucket.lengths[number]))
-                calls.append(_Call(int(start), int(count), *arrays))
+                same = jnp.float32(histories.weight)
+                weights = same if bucket.weights is None else on_device(bucket.weights[number])
+                columns, lengths = on_device(bucket.columns[number]), on_device(bucket.lengths[number])
+                calls.append(_Call(int(start), int(count), columns, weights, lengths))
         ridge = objective.ridge(histories.table_lengths, len(other.lengths))
         return cls(histories, calls, jnp.asarray(ridge))
 
@@ -101,29 +107,30 @@ class _Side:
 def fit(
     user_items: sparse.csr_array,
     settings: Settings,
-    start: tuple[np.ndarray, np.ndarray],
+    start: Callable[[], tuple[np.ndarray, np.ndarray]],
     prior: RidgePrior | None = None,
     callback: Callback | None = None,
     checkpoint: Checkpoint | None = None,
+    watch: Watch | None = None,
 ) -> Factors:
     """Factorize implicit feedback.
 
     Args:
         user_items: float32 CSR [users, items], positive weights, no duplicates.
         settings: rank, objective, epochs, solver.
-        start: user factors [users, K] and item factors [items, K] to start from.
+        start: makes user factors [users, K] and item factors [items, K] to start from.
         prior: regression of item factors on item features; it is refitted before every item half-epoch.
         callback: called after each epoch.
         checkpoint: where to keep the state after an epoch, and to go on from.
+        watch: may look at the factors after each epoch; what it raises ends the fit.
 
     Raises:
         FitDiverged: a factor is infinite or NaN.
         InvalidInput: the checkpoint belongs to another fit, or is further than `settings.epochs`.
     """
-    done, losses = 0, []
-    if checkpoint is not None and (kept := checkpoint.read(settings.epochs)) is not None:
-        done, start, losses = kept[0], kept[1:3], kept[3]
-    rows, columns = prepare(user_items, settings.rank, TILE_BYTES if _on_cpu() else ACCELERATOR_TILE_BYTES)
+    kept = None if checkpoint is None else checkpoint.read(settings.epochs)
+    done, losses = (0, []) if kept is None else (kept[0], kept[3])
+    rows, columns = prepare(user_items, settings.rank, tile_bytes())
     users = _Side.of(rows, columns, settings.objective)
     items = _Side.of(columns, rows, settings.objective)
     threads = (settings.threads or len(os.sched_getaffinity(0))) if _on_cpu() else 1
@@ -132,7 +139,8 @@ def fit(
         tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,
     ):
         tables = HostTables(pool) if _on_cpu() else DeviceTables()
-        w, h = tables.hold(rows.to_table(start[0])), tables.hold(columns.to_table(start[1]))
+        w, h = start() if kept is None else kept[1:3]
+        w, h = tables.hold(rows.to_table(w), rows.size), tables.hold(columns.to_table(h), columns.size)
         bar.update(done)
         for epoch in range(done, settings.epochs):
             began = time.perf_counter()
@@ -148,6 +156,8 @@ def fit(
                 bar.set_postfix(loss=f"{loss:.6g}")
             if callback is not None:
                 callback(epoch, seconds, loss)
+            if watch is not None:
+                watch(epoch, partial(_finite_rows, rows, columns, w, h, settings))
             bar.update()
             if checkpoint is not None and (epoch + 1 == settings.epochs or checkpoint.due()):
                 checkpoint.write(epoch + 1, *_finite_rows(rows, columns, w, h, settings), losses)
@@ -186,7 +196,7 @@ def _half_epoch(
     expected = None
     if prior is not None:
         coefficients = prior.fit(side.histories.from_table(np.asarray(solved))) @ axes
-        expected = tables.hold(side.histories.to_table(prior.predict(coefficients)))
+        expected = tables.hold(side.histories.to_table(prior.predict(coefficients)), side.histories.size)
     half = ials.HalfEpoch(fixed, jnp.asarray(spectrum), side.ridge, expected)
 
     def solve(call: _Call) -> jax.Array:
@@ -208,6 +218,11 @@ def _half_epoch(
         here = slice(first, side.histories.size)
         empty = ials.empty_rows(spectrum, np.asarray(side.ridge)[here], np.asarray(expected[here]))
     return tables.joined((side.histories.capacity, settings.rank), pieces, (first, empty)), fixed
+
+
+def tile_bytes() -> int:
+    """Gathered factors of one tile on this device."""
+    return TILE_BYTES if _on_cpu() else ACCELERATOR_TILE_BYTES
 
 
 def _on_cpu() -> bool:

@@ -6,11 +6,13 @@ stay in a core's second-level cache. A side's table is kept in that order (`Hist
 went), so that what the solver writes for a bucket is a contiguous slice of the table: no scatter, no copy.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy import sparse
+
+from geo_mf.factorize.memory import aligned
 
 TILE_BYTES = 1024 * 1024
 """Gathered factors of one tile: about a second-level cache, so that they survive every pass."""
@@ -101,15 +103,6 @@ class Histories:
         return np.ascontiguousarray(table[self.position])
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Where the rows of one side go, before the other side's order is known."""
-
-    order: np.ndarray
-    lengths: np.ndarray
-    edges: list[tuple[int, int, int]]  # first and last+1 row in `order`, width
-
-
 def bucket_widths(lengths: np.ndarray, rank: int) -> list[int]:
     """Choose padded widths that make the whole fit shortest: padded slots plus a compilation for every width.
 
@@ -137,6 +130,37 @@ def bucket_widths(lengths: np.ndarray, rank: int) -> list[int]:
     return chosen[::-1]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How both sides of a matrix are padded, known from the lengths of its rows and columns alone.
+
+    Attributes:
+        users: where the users go.
+        items: where the items go.
+        capacity: rows of a table, for both sides.
+        slots: interactions in a tile, padding included.
+    """
+
+    users: "Side"
+    items: "Side"
+    capacity: int
+    slots: int
+
+    @classmethod
+    def of(cls, user_lengths: np.ndarray, item_lengths: np.ndarray, rank: int, tile_bytes: int) -> "Layout":
+        """The layout for histories of these lengths, factors of length `rank` and tiles of so many gathered bytes."""
+        slots = max(MIN_WIDTH, tile_bytes // (4 * rank))
+        widths = bucket_widths(np.concatenate([user_lengths, item_lengths]), rank)
+        users, items = (Side.of(lengths, widths, slots) for lengths in (user_lengths, item_lengths))
+        tallest = max((shape.per_tile for _, _, shape in users.edges + items.edges), default=0)
+        return cls(users, items, _roomy(max(users.size, items.size, tallest + 1)), slots)
+
+    @property
+    def shapes(self) -> set["Shape"]:
+        """The calls that have to be compiled, without regard to how many there are of each."""
+        return {replace(shape, calls=1, used=1) for _, _, shape in self.users.edges + self.items.edges}
+
+
 def prepare(user_items: sparse.csr_array, rank: int, tile_bytes: int = TILE_BYTES) -> tuple[Histories, Histories]:
     """Pad both sides of a matrix.
 
@@ -149,37 +173,75 @@ def prepare(user_items: sparse.csr_array, rank: int, tile_bytes: int = TILE_BYTE
         The users' histories (columns are positions in the item table) and the items' histories (the reverse).
     """
     item_users = user_items.tocsc()
-    slots = max(MIN_WIDTH, tile_bytes // (4 * rank))
-    both = np.concatenate([np.diff(user_items.indptr), np.diff(item_users.indptr)])
-    widths = bucket_widths(both, rank)
-    by_user, by_item = _plan(user_items.indptr, widths), _plan(item_users.indptr, widths)
-    user_position, user_size = _positions(by_user, slots)
-    item_position, item_size = _positions(by_item, slots)
-    tallest = max(
-        (_shape(last - first, width, slots)[2] for first, last, width in by_user.edges + by_item.edges), default=0
-    )
-    capacity = _roomy(max(user_size, item_size, tallest + 1))
-    users = _fill(by_user, user_items, user_position, user_size, capacity, item_position, slots)
-    items = _fill(by_item, item_users, item_position, item_size, capacity, user_position, slots)
+    layout = Layout.of(np.diff(user_items.indptr), np.diff(item_users.indptr), rank, tile_bytes)
+    users = _fill(layout.users, user_items, layout.capacity, layout.items.position)
+    items = _fill(layout.items, item_users, layout.capacity, layout.users.position)
     return users, items
 
 
-def _plan(indptr: np.ndarray, widths: list[int]) -> _Plan:
-    lengths = np.diff(indptr).astype(np.int64)
-    order = np.argsort(-lengths, kind="stable")
-    ends = np.searchsorted(-lengths[order], [-(w - 1) for w in ([1] + [w + 1 for w in widths])], side="left")
-    # ends[j] = number of rows longer than widths[j-1]; ends[0] = number of rows with any history.
-    edges = [(int(ends[j + 1]), int(ends[j]), widths[j]) for j in range(len(widths)) if ends[j + 1] < ends[j]][::-1]
-    return _Plan(order, lengths, edges)
+@dataclass(frozen=True)
+class Shape:
+    """How the rows of a bucket are laid out.
+
+    Attributes:
+        calls: calls that the bucket takes.
+        room: tiles that a call has room for.
+        per_tile: rows in a tile.
+        width: padded length of each history.
+        used: tiles in use, in all calls.
+    """
+
+    calls: int
+    room: int
+    per_tile: int
+    width: int
+    used: int
+
+    @classmethod
+    def of(cls, rows: int, width: int, slots: int) -> "Shape":
+        """The shape for so many rows, where a tile holds `slots` interactions."""
+        per_tile = max(1, min(_power_of_two(rows), slots // width))
+        room = max(1, TILES_PER_CALL * min(slots, per_tile * width) // (per_tile * width))
+        used = -(-rows // per_tile)
+        room = min(room, _power_of_two(used))
+        return cls(-(-used // room), room, per_tile, width, used)
 
 
-def _shape(rows: int, width: int, slots: int) -> tuple[int, int, int, int]:
-    """How `rows` histories are laid out: calls, room for tiles in each, rows in a tile, tiles in use."""
-    per_tile = max(1, min(_power_of_two(rows), slots // width))
-    room = max(1, TILES_PER_CALL * min(slots, per_tile * width) // (per_tile * width))
-    used = -(-rows // per_tile)
-    room = min(room, _power_of_two(used))
-    return -(-used // room), room, per_tile, used
+@dataclass(frozen=True)
+class Side:
+    """Where the rows of one side go.
+
+    Attributes:
+        order: int64 [rows], longest history first.
+        lengths: int64 [rows].
+        edges: of each bucket, first and last + 1 row in `order`, and its shape.
+        position: int64 [rows], a row's place in the table.
+        size: rows of the table in use.
+    """
+
+    order: np.ndarray
+    lengths: np.ndarray
+    edges: list[tuple[int, int, Shape]]
+    position: np.ndarray
+    size: int
+
+    @classmethod
+    def of(cls, lengths: np.ndarray, widths: list[int], slots: int) -> "Side":
+        """The places of histories of these lengths, for buckets of these widths."""
+        lengths = lengths.astype(np.int64)
+        order = np.argsort(-lengths, kind="stable")
+        ends = np.searchsorted(-lengths[order], [-(w - 1) for w in ([1] + [w + 1 for w in widths])], side="left")
+        # ends[j] = number of rows longer than widths[j-1]; ends[0] = number of rows with any history.
+        steps = [j for j in range(len(widths)) if ends[j + 1] < ends[j]][::-1]
+        rows = [(int(ends[j + 1]), int(ends[j]), widths[j]) for j in steps]
+        edges = [(first, last, Shape.of(last - first, width, slots)) for first, last, width in rows]
+        position, size = np.empty(len(order), np.int64), 0
+        for first, last, shape in edges:
+            position[order[first:last]] = size + np.arange(last - first)
+            size += shape.used * shape.per_tile
+        first = edges[-1][1] if edges else 0
+        position[order[first:]] = size + np.arange(len(order) - first)
+        return cls(order, lengths, edges, position, size + len(order) - first)
 
 
 def _roomy(rows: int) -> int:
@@ -193,36 +255,16 @@ def _power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _positions(plan: _Plan, slots: int) -> tuple[np.ndarray, int]:
-    position = np.empty(len(plan.order), np.int64)
-    size = 0
-    for first, last, width in plan.edges:
-        position[plan.order[first:last]] = size + np.arange(last - first)
-        _, _, per_tile, used = _shape(last - first, width, slots)
-        size += used * per_tile
-    first = plan.edges[-1][1] if plan.edges else 0
-    position[plan.order[first:]] = size + np.arange(len(plan.order) - first)
-    return position, size + len(plan.order) - first
-
-
-def _fill(
-    plan: _Plan,
-    matrix: sparse.csr_array | sparse.csc_array,
-    position: np.ndarray,
-    size: int,
-    capacity: int,
-    other_position: np.ndarray,
-    slots: int,
-) -> Histories:
+def _fill(side: Side, matrix: sparse.csr_array | sparse.csc_array, capacity: int, others: np.ndarray) -> Histories:
     uniform = matrix.nnz == 0 or bool(np.all(matrix.data == matrix.data[0]))
-    columns = other_position[matrix.indices].astype(np.int32)
+    columns = others.astype(np.int32)[matrix.indices]
     buckets, start = [], 0
-    for first, last, width in plan.edges:
-        calls, room, per_tile, used = _shape(last - first, width, slots)
+    for first, last, shape in side.edges:
+        calls, room, per_tile, width, used = astuple(shape)
         counts = np.diff(np.arange(calls + 1) * used // calls).astype(np.int32)
-        rows = plan.order[first:last]
+        rows = side.order[first:last]
         lengths = np.zeros(used * per_tile, np.int32)
-        lengths[: len(rows)] = plan.lengths[rows]
+        lengths[: len(rows)] = side.lengths[rows]
         slot = np.arange(width)
         live = slot < lengths[:, None]
         source = (matrix.indptr[rows].astype(np.int64)[:, None] + slot)[live[: len(rows)]]
@@ -239,13 +281,14 @@ def _fill(
         )
         start += len(lengths)
     weight = float(matrix.data[0]) if uniform and matrix.nnz else 1.0
-    return Histories(tuple(buckets), position, plan.lengths, size, capacity, weight)
+    return Histories(tuple(buckets), side.position, side.lengths, side.size, capacity, weight)
 
 
 def _in_tiles(values: np.ndarray, places: np.ndarray, in_use: np.ndarray, per_tile: int) -> np.ndarray:
     """`values` where bool `places` [rows, ...] holds, zero elsewhere, in the tiles in use of [calls, tiles]."""
     rows = np.zeros(places.shape, values.dtype)
     rows[places] = values
-    out = np.zeros((*in_use.shape, per_tile, *places.shape[1:]), values.dtype)
+    out = aligned((*in_use.shape, per_tile, *places.shape[1:]), values.dtype.type)  # which JAX reads without a copy
+    out[~in_use] = 0
     out[in_use] = rows.reshape(-1, per_tile, *places.shape[1:])
     return out

@@ -21,18 +21,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from geo_mf.factorize.cores import ONE_CORE, each, in_one_piece, outer, tiles
+from geo_mf.factorize.cores import ONE_CORE, ONE_PIECE, each, in_one_piece, outer, tiles
 
 Solver = Literal["cg", "cholesky"]
+
+JITTER = 8.0
+"""What a Cholesky factor adds to a diagonal of ones, in units of the rounding error."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The three numbers of the objective."""
+    """The numbers of the objective: a0, lam, nu, and the discounts p and q of balance.py, which are in the weights."""
 
     unobserved_weight: float
     regularization: float
     nu: float
+    activity_discount: float = 0.0
+    popularity_discount: float = 0.0
 
     def ridge(self, lengths: np.ndarray, other_size: int) -> np.ndarray:
         """lam r_x for rows with `lengths` interactions against `other_size` rows of the other side; float32."""
@@ -118,7 +123,7 @@ def solve_rows(
 
     solve = partial(tiles, tile=tile, room=room)
     # The exact solver calls LAPACK, which cannot be part of one piece.
-    solved = in_one_piece(solve, count) if solver == "cg" else solve(count)
+    solved = in_one_piece(solve, count) if solver == "cg" and rows * width <= ONE_PIECE else solve(count)
     return solved.reshape(room * rows, rank)
 
 
@@ -172,19 +177,26 @@ def _exact(x: jax.Array, c: jax.Array, diagonal: jax.Array, pull: jax.Array | No
         right = root - jnp.einsum("bnk,bk->bn", y, start)
         return start + jnp.einsum("bnk,bn->bk", scaled, _cholesky_solve(small, right))
     system = outer(c[:, :, None] * x, x) + diagonal[:, :, None] * jnp.eye(rank, dtype=x.dtype)[None]
-    right = jnp.einsum("bnk,bn->bk", x, c)
+    right = outer(x, c[:, :, None])[:, :, 0]
     return _cholesky_solve(system, right if pull is None else right + pull)
 
 
 def _cholesky_solve(matrices: jax.Array, rights: jax.Array) -> jax.Array:
     """[b, n, n], [b, n] -> [b, n]."""
 
+    # Weights a million times the ridge leave a system that rounding makes indefinite. Brought to a diagonal of ones,
+    # with as much more on it as rounding may have taken away, it can be solved to the precision that it has.
+    size = matrices.shape[-1]
+    scale = jax.lax.rsqrt(jnp.diagonal(matrices, axis1=1, axis2=2))
+    lost = JITTER * jnp.finfo(matrices.dtype).eps * jnp.eye(size, dtype=matrices.dtype)[None]
+    matrices = scale[:, :, None] * matrices * scale[:, None, :] + lost
+
     def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
         lower = jax.lax.linalg.cholesky(matrix)
         half = jax.lax.linalg.triangular_solve(lower, right[:, None], left_side=True, lower=True)
         return jax.lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)[:, 0]
 
-    return each(solve, matrices, rights)
+    return scale * each(solve, matrices, scale * rights)
 
 
 def empty_rows(spectrum: np.ndarray, ridge: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -45,7 +45,9 @@ def check(matrix: Any, allow_negative: bool = False, name: Name = "user_items") 
             f"{name} holds a negative weight ({data.min():g}): weights say how sure an interaction is; "
             "leave dislikes out"
         )
-    checked = sparse.csr_array((data, given.indices.copy(), given.indptr.copy()), shape=given.shape)
+    # A copy; of 32 bits where they suffice, which is half of what large matrices often come with.
+    narrow = np.int32 if max(given.nnz, *shape(given)) <= np.iinfo(np.int32).max else np.int64
+    checked = sparse.csr_array((data, given.indices.astype(narrow), given.indptr.astype(narrow)), shape=given.shape)
     checked.sum_duplicates()
     if not np.isfinite(checked.data).all():
         raise InvalidInput(

@@ -141,7 +141,7 @@ class FactorModel(Parameters):
         itemids, single = as_rows(itemid)
         index = self._index("unit items")
         if recalculate_item:
-            queries = _unit(self._recalculated_items(len(itemids), item_users, item_features))
+            queries = _unit(self._fold_in_items(self._check_item_history(item_users, len(itemids)), item_features))
         else:
             queries = _unit(self.item_factors[in_range(itemids, index.size, "item")])
         return _search(index, queries, N, mask(items, filter_items, index.size, "item"), None, single)
@@ -191,7 +191,7 @@ class FactorModel(Parameters):
             InvalidInput: shapes disagree, features are missing or unasked for, or this model cannot recalculate items.
         """
         itemids, single = as_rows(itemid)
-        folded = self._recalculated_items(len(itemids), item_users, item_features)
+        folded = self._fold_in_items(self._check_item_history(item_users, len(itemids)), item_features)
         return folded[0] if single else folded
 
     def predict(self, userids: Rows, itemids: Rows) -> np.ndarray:
@@ -293,12 +293,11 @@ class FactorModel(Parameters):
         self._indexes.pop("items", None)
         self._indexes.pop("unit items", None)
 
-    def _recalculated_items(self, rows: int, item_users: Any, item_features: np.ndarray | None) -> np.ndarray:
+    def _check_item_history(self, item_users: Any, rows: int) -> sparse.csr_array:
+        """`rows` histories over this model's users, as `_fold_in_items` takes them."""
         if item_users is None:
             raise InvalidInput("item_users is needed to recalculate items: pass item_users[itemid]")
-        return self._fold_in_items(
-            matrices.check_history(item_users, rows, self._shape, name="item_users"), item_features
-        )
+        return matrices.check_history(item_users, rows, self._shape, name="item_users")
 
     def _index(self, table: _Table) -> ExactIndex:
         """The index of a table. It holds a copy, which takes longer to make than a search of it."""

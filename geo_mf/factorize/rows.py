@@ -65,9 +65,9 @@ def to_write(rows: np.ndarray, size: int, kind: str) -> np.ndarray:
 
 
 def written(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A copy of the table [n, K] with `values` [m, K] at `rows`, grown as far as they reach; the rest is as it was."""
+    """A copy of the table [n, ...] with `values` [m, ...] at `rows`, grown as far as they reach, the rest unchanged."""
     size = max(len(table), int(rows.max(initial=-1)) + 1)
-    copy = np.zeros((size, table.shape[1]), table.dtype)
+    copy = np.zeros((size, *table.shape[1:]), table.dtype)
     copy[: len(table)] = table
     copy[rows] = values
     return copy

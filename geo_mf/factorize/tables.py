@@ -13,17 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from geo_mf.factorize import ials
+from geo_mf.factorize.memory import aligned, shared
 
 GRAM_PARTS = 8
 """Slices of a Gram matrix, summed in this order whatever the number of cores: floating-point sums depend on order."""
 
 ROTATION_ROWS = 4096
-PAGE = 2 * 1024 * 1024
-"""A huge page, which NumPy asks the system for where the memory is large: random rows then miss fewer translations."""
-
-CACHE_LINE = 64
-"""JAX reads memory in place that begins at one."""
-
 Piece = tuple[int, int, Callable[[], jax.Array]]
 """First row, number of rows, and what computes at least so many."""
 
@@ -31,8 +26,8 @@ Piece = tuple[int, int, Callable[[], jax.Array]]
 class Tables(Protocol):
     """What the loop asks of a device. `used` rows of a table mean something, the rest is never read."""
 
-    def hold(self, rows: np.ndarray) -> jax.Array:
-        """A table float32 [capacity, K] with these rows."""
+    def hold(self, rows: np.ndarray, used: int) -> jax.Array:
+        """A table of the shape of `rows`, float32 [capacity, K], with the first `used` of them."""
         ...
 
     def gram(self, table: jax.Array, used: int) -> np.ndarray:
@@ -54,11 +49,11 @@ class HostTables:
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
 
-    def hold(self, rows: np.ndarray) -> jax.Array:
+    def hold(self, rows: np.ndarray, used: int) -> jax.Array:
         """See Tables."""
-        table = _aligned(rows.shape)
-        table[...] = rows
-        return _shared(table)
+        table = aligned(rows.shape)
+        table[:used] = rows[:used]
+        return shared(table)
 
     def gram(self, table: jax.Array, used: int) -> np.ndarray:
         """See Tables."""
@@ -69,18 +64,18 @@ class HostTables:
 
     def rotated(self, table: jax.Array, used: int, axes: np.ndarray) -> jax.Array:
         """See Tables."""
-        rows, out = np.asarray(table)[:used], _aligned(table.shape)
+        rows, out = np.asarray(table)[:used], aligned(table.shape)
 
         def work(at: int) -> None:
             here = slice(at, min(at + ROTATION_ROWS, used))
             np.matmul(rows[here], axes, out=out[here])
 
         list(self._pool.map(work, range(0, used, ROTATION_ROWS)))
-        return _shared(out)
+        return shared(out)
 
     def joined(self, shape: tuple[int, int], pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> jax.Array:
         """See Tables."""
-        out = _aligned(shape)
+        out = aligned(shape)
 
         def work(piece: Piece) -> None:
             start, count, compute = piece
@@ -89,13 +84,13 @@ class HostTables:
         list(self._pool.map(work, pieces))
         start, rows = rest
         out[start : start + len(rows)] = rows
-        return _shared(out)
+        return shared(out)
 
 
 class DeviceTables:
     """Tables on an accelerator, which is busy with one call at a time."""
 
-    def hold(self, rows: np.ndarray) -> jax.Array:
+    def hold(self, rows: np.ndarray, used: int) -> jax.Array:
         """See Tables."""
         return jnp.asarray(rows.copy())  # JAX may share the memory it is given, or read it later
 
@@ -114,17 +109,3 @@ class DeviceTables:
         start, rows = rest
         parts = [*(compute()[:count] for _, count, compute in pieces), jnp.asarray(rows)]
         return jnp.concatenate([*parts, jnp.zeros((shape[0] - start - len(rows), shape[1]), jnp.float32)])
-
-
-def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialised float32 array whose memory begins at a page, or if it is small at a cache line."""
-    size = 4 * int(np.prod(shape))
-    boundary = PAGE if size >= 4 * PAGE else CACHE_LINE
-    memory = np.empty(size + boundary, np.uint8)
-    first = -memory.ctypes.data % boundary
-    return memory[first : first + size].view(np.float32).reshape(shape)
-
-
-def _shared(table: np.ndarray) -> jax.Array:
-    """The same memory as a JAX array. Nobody may write to it any more."""
-    return jax.dlpack.from_dlpack(table)

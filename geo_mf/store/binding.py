@@ -1,5 +1,6 @@
 """A Recommender as the contents of an artefact, and back."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,6 @@ def load(
 
 
 def _meta(rec: Recommender) -> dict[str, Any]:
-    objective = rec.objective
     return {
         "kind": "recommender",
         "metric": "inner product",
@@ -111,11 +111,7 @@ def _meta(rec: Recommender) -> dict[str, Any]:
             "fingerprint": rec.fingerprint,
             "dim": int(rec.embeddings.shape[1]),
         },
-        "objective": {
-            "unobserved_weight": objective.unobserved_weight,
-            "regularization": objective.regularization,
-            "nu": objective.nu,
-        },
+        "objective": asdict(rec.objective),
         "blend": {
             "scale": rec.blend.scale,
             "by_history": [[longest, w.behaviour, w.text] for longest, w in rec.blend.by_history],

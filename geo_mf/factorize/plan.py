@@ -1,0 +1,231 @@
+"""What a fit would take, before it is begun: its memory, from the layout of the histories, and its time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import jax
+import numpy as np
+from scipy import sparse
+
+from geo_mf.errors import InvalidInput
+from geo_mf.factorize import timing
+from geo_mf.factorize.fit import Settings, tile_bytes
+from geo_mf.factorize.histories import Layout, Shape
+from geo_mf.factorize.matrices import shape
+from geo_mf.factorize.parameters import whole
+
+GIB = 2**30
+COMPILER_BYTES = 90_000_000
+"""What XLA keeps after its first compilation."""
+
+SHAPE_BYTES = 3_500_000
+"""What it keeps for each compiled shape more."""
+
+ACTIVITY, POPULARITY = 1.1, 1.6
+"""Standard deviations of the logarithm of a typical user's and item's number of interactions, where only their mean is
+known."""
+
+
+MOST_ROWS = 1 << 21
+"""Rows of a side that are listed where their lengths are made up anyway."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit would take.
+
+    Attributes:
+        users, items, interactions, factors, iterations: the fit.
+        memory: bytes that the fit adds at its peak to what the process holds; `parts` says what for.
+        available: bytes that this process may still have.
+        epoch_seconds: of one epoch on this machine as busy as it is now; None when it was not timed.
+        compile_seconds: of compiling, before the first epoch ends; a compilation cache makes it about a tenth.
+        parts: bytes by purpose; what stands at different times does not add up to `memory`.
+        advice: what would make it fit; empty when it does.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    factors: int
+    iterations: int
+    memory: int
+    available: int
+    parts: dict[str, int]
+    epoch_seconds: float | None = None
+    compile_seconds: float | None = None
+    advice: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory is there."""
+        return self.memory <= self.available
+
+    def check(self) -> None:
+        """Raise InvalidInput, with the advice, if the memory is not there."""
+        if not self.fits:
+            raise InvalidInput(
+                f"a fit of {self.users:,} users, {self.items:,} items and {self.interactions:,} interactions with "
+                f"factors={self.factors} needs about {self.memory / GIB:.1f} GiB more than this process holds, and "
+                f"{self.available / GIB:.1f} GiB are free: {self.advice}"
+            )
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions, {self.factors} factors",
+            f"memory   {self.memory / GIB:.2f} GiB at the peak, {self.available / GIB:.1f} GiB free",
+        ]
+        if self.epoch_seconds is not None and self.compile_seconds is not None:
+            whole = self.iterations * self.epoch_seconds + self.compile_seconds
+            lines.append(
+                f"time     {self.epoch_seconds:.2f} s an epoch, {self.compile_seconds:.1f} s of compiling: "
+                f"{whole:.0f} s for {self.iterations} epochs"
+            )
+        return "\n".join([*lines, *([f"does not fit: {self.advice}"] if self.advice else [])])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The shape of a fit.
+
+    Attributes:
+        shape: users, items, interactions.
+        user_lengths, item_lengths: int64, interactions of each user and each item; of one in `part` of them.
+        features: numbers of an item's features, 0 for none.
+        uniform: whether all weights are equal, so that none has to be kept.
+        part: what the lengths have to be multiplied with, above 1 where there are too many rows to list them.
+    """
+
+    shape: tuple[int, int, int]
+    user_lengths: np.ndarray
+    item_lengths: np.ndarray
+    features: int = 0
+    uniform: bool = True
+    part: int = 1
+
+    @classmethod
+    def of(cls, user_items: sparse.csr_array, features: int = 0) -> "Problem":
+        """The shape of a fit of this matrix."""
+        uniform = bool(np.all(user_items.data == user_items.data[0]))
+        users, items = shape(user_items)
+        by_item = np.bincount(user_items.indices, minlength=items)
+        return cls((users, items, user_items.nnz), np.diff(user_items.indptr), by_item, features, uniform)
+
+    @classmethod
+    def typical(cls, users: int, items: int, interactions: int, features: int = 0) -> "Problem":
+        """Log-normal histories, where only the numbers of users, items and interactions are known.
+
+        Raises:
+            InvalidInput: no matrix has this shape.
+        """
+        users, items = whole("users", users, 1), whole("items", items, 1)
+        if whole("interactions", interactions, 1) > users * items:
+            raise InvalidInput(
+                f"{interactions:,} interactions of {users:,} users with {items:,} items: there are only "
+                f"{users * items:,} pairs"
+            )
+        part = -(-max(users, items) // MOST_ROWS)
+        grid = (np.arange(512) + 0.5) / 512
+
+        def lengths(rows: int, other: int, spread: float) -> np.ndarray:
+            normal = np.exp(spread * np.array([NormalDist().inv_cdf(at) for at in grid]))
+            shares = np.interp((np.arange(-(-rows // part)) + 0.5) / -(-rows // part), grid, normal)
+            return np.minimum(np.round(shares * (interactions / part / shares.sum())), other).astype(np.int64)
+
+        by_user, by_item = lengths(users, items, ACTIVITY), lengths(items, users, POPULARITY)
+        return cls((users, items, interactions), by_user, by_item, features, part=part)
+
+    def plan(self, settings: Settings, timed: bool = True) -> Plan:
+        """Predict memory, and with `timed` try a few calls to predict the time."""
+        layout = Layout.of(self.user_lengths, self.item_lengths, settings.rank, tile_bytes())
+        memory, parts = peak_memory(self, settings.rank, layout)
+        free = available()
+        seconds = compiling = None
+        if timed:
+            rows, dense, compiling = timing.epoch(layout, settings, self.features)
+            seconds = self.part * rows + dense
+        return Plan(
+            users=self.shape[0],
+            items=self.shape[1],
+            interactions=self.shape[2],
+            factors=settings.rank,
+            iterations=settings.epochs,
+            memory=memory,
+            available=free,
+            parts=parts,
+            epoch_seconds=seconds,
+            compile_seconds=compiling,
+            advice="" if memory <= free else _advice(self, settings.rank, free),
+        )
+
+
+def peak_memory(problem: Problem, rank: int, layout: Layout) -> tuple[int, dict[str, int]]:
+    """Bytes that a fit adds at its peak, and what they are for.
+
+    Two moments are the candidates: padding the histories (the matrix, its transpose, what is padded so far), and the
+    last half-epoch (the padded histories, both tables twice: as they are and as they become).
+    """
+    users, items, interactions = problem.shape
+    slots = problem.part * sum(_slots(shape) for side in (layout.users, layout.items) for _, _, shape in side.edges)
+    matrix = 8 * (interactions + users + items)
+    padded = slots * (4 if problem.uniform else 8)
+    largest = max((_slots(shape) for side in (layout.users, layout.items) for _, _, shape in side.edges), default=0)
+    padding = 2 * matrix + padded + 4 * interactions + 13 * largest
+    tables = 4 * rank * problem.part * (layout.users.size + layout.items.size)
+    prior = 4 * items * (3 * problem.features + 3 * rank) if problem.features else 0
+    compiled = COMPILER_BYTES + SHAPE_BYTES * len(layout.shapes)
+    epochs = matrix + padded + 2 * tables + 32 * rank**2 + compiled + prior
+    parts = {
+        "matrix": matrix,
+        "padded histories": padded,
+        "tables of factors": 2 * tables,
+        "prior": prior,
+        "compiler": compiled,
+        "while padding": padding,
+    }
+    return max(padding, epochs), parts
+
+
+def available() -> int:
+    """Bytes that this process may still have: what the system calls available, or less under a control group; on an
+    accelerator, what is left of its memory."""
+    device = jax.local_devices()[0].memory_stats() or {}
+    free = [2**62]
+    if "bytes_limit" in device:
+        free.append(device["bytes_limit"] - device["bytes_in_use"])
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free.append(1024 * int(line.split()[1]))
+    group = Path("/sys/fs/cgroup")
+    limit, used = _lines(group / "memory.max"), _lines(group / "memory.current")
+    if limit and used and limit[0].isdigit():
+        cached = [line.split()[1] for line in _lines(group / "memory.stat") if line.startswith("inactive_file ")]
+        free.append(int(limit[0]) - int(used[0]) + sum(map(int, cached)))
+    return max(0, min(free))
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:  # another system, or no control group
+        return []
+
+
+def _advice(problem: Problem, rank: int, free: int) -> str:
+    """The largest number of factors that fits, or what else could be done."""
+
+    def needed(rank: int) -> int:
+        layout = Layout.of(problem.user_lengths, problem.item_lengths, rank, tile_bytes())
+        return peak_memory(problem, rank, layout)[0]
+
+    smaller = rank // 2
+    while smaller and needed(smaller) > free:
+        smaller //= 2
+    if smaller:
+        return f"factors={smaller} would fit"
+    return "the interactions alone do not fit: leave out users or items with few of them, or use a larger machine"
+
+
+def _slots(shape: Shape) -> int:
+    return shape.calls * shape.room * shape.per_tile * shape.width

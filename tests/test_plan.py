@@ -1,0 +1,135 @@
+"""plan() before fit(): the layout it counts is the layout that is made, and what cannot fit is refused in time."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+import geo_mf as gm
+from geo_mf.errors import InvalidInput
+from geo_mf.factorize.histories import TILE_BYTES, Layout, prepare
+from geo_mf.factorize.plan import GIB, Problem
+
+
+def ragged(users: int, items: int, seed: int = 0) -> sparse.csr_array:
+    rng = np.random.default_rng(seed)
+    chance = rng.random(users)[:, None] ** 3 * rng.random(items)[None] ** 3
+    return sparse.csr_array((rng.random((users, items)) < chance).astype(np.float32))
+
+
+@given(users=st.integers(1, 60), items=st.integers(1, 60), rank=st.sampled_from([1, 8, 64]), weighted=st.booleans())
+def test_the_layout_is_that_of_the_padded_histories(users: int, items: int, rank: int, weighted: bool) -> None:
+    matrix = ragged(users, items, seed=users)
+    matrix.data *= np.where(weighted, np.arange(matrix.nnz) % 3 + 1, 1)
+    layout = Layout.of(np.diff(matrix.indptr), np.diff(matrix.tocsc().indptr), rank, TILE_BYTES)
+    for side, histories in zip((layout.users, layout.items), prepare(matrix, rank), strict=True):
+        assert side.size == histories.size
+        assert layout.capacity == histories.capacity
+        shapes = [(shape.calls, shape.room, shape.per_tile, shape.width) for _, _, shape in side.edges]
+        assert shapes == [bucket.columns.shape for bucket in histories.buckets]
+
+
+MEASURED = """
+import sys, threading, time
+import numpy as np
+from scipy import sparse
+import geo_mf as gm
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+rng = np.random.default_rng(0)
+users, items, n, factors, discount = 60_000, 20_000, 1_500_000, int(sys.argv[1]), float(sys.argv[2])
+pairs = np.unique(rng.integers(0, users, n) * items + (items * rng.random(n) ** 3).astype(np.int64))
+matrix = sparse.csr_array((np.ones(len(pairs), np.float32), (pairs // items, pairs % items)), (users, items))
+model = gm.IALS(factors, iterations=2, popularity_discount=discount, random_state=0)
+predicted, before, peak, done = model.plan(matrix, timed=False).memory, resident(), 0, threading.Event()
+
+def watch():
+    global peak
+    while not done.wait(0.002):
+        peak = max(peak, resident())
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+model.fit(matrix)
+done.set()
+watcher.join()
+print(predicted / (peak - before))
+"""
+
+
+@pytest.mark.parametrize(("factors", "discount"), [(16, 0.0), (128, 0.5)])
+def test_the_memory_foreseen_is_within_thirty_percent_of_what_a_fit_takes(factors: int, discount: float) -> None:
+    command = [sys.executable, "-c", MEASURED, str(factors), str(discount)]
+    ratio = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 1 / 1.3 < ratio < 1.3
+
+
+@given(users=st.integers(1, 5000), items=st.integers(1, 5000), density=st.floats(0.0005, 1), features=st.integers(0, 9))
+def test_a_typical_problem_has_the_shape_asked_for(users: int, items: int, density: float, features: int) -> None:
+    wanted = max(1, int(density * users * items))
+    problem = Problem.typical(users, items, wanted, features)
+    assert (len(problem.user_lengths), len(problem.item_lengths), problem.features) == (users, items, features)
+    for lengths, other in ((problem.user_lengths, items), (problem.item_lengths, users)):
+        assert lengths.min() >= 0
+        assert lengths.max() <= other
+        assert lengths.sum() <= 1.01 * wanted + len(lengths)
+
+
+def test_a_shape_alone_is_enough_and_more_of_anything_takes_more() -> None:
+    def memory(users: int = 10**5, items: int = 10**4, n: int = 10**7, factors: int = 64, features: int = 0) -> int:
+        return gm.IALS(factors).plan((users, items, n), features, timed=False).memory
+
+    least = memory()
+    assert memory(users=10**6) > least
+    assert memory(items=10**6) > least
+    assert memory(n=10**8) > least
+    assert memory(factors=512) > least
+    assert memory(features=384) > least
+
+
+def test_what_does_not_fit_is_refused_with_advice() -> None:
+    plan = gm.IALS(4096).plan((10**8, 10**7, 10**9), timed=False)
+    assert not plan.fits
+    assert "does not fit" in str(plan)
+    with pytest.raises(InvalidInput, match=r"100,000,000 users.*factors=4096 needs about .* GiB.*are free: "):
+        plan.check()
+    # The fit itself says so before it takes any memory.
+    one = sparse.csr_array(([1.0], ([0], [0])), shape=(40_000_000, 1_000_000))
+    needed = 2 * 4 * 4096 * 41_000_000 / GIB
+    with pytest.raises(InvalidInput, match=r"factors=\d+ would fit|interactions alone do not fit") as refused:
+        gm.IALS(4096).fit(one)
+    assert f"{needed:.0f}"[:2] in str(refused.value)
+    hopeless = gm.IALS(1).plan((10**9, 10**9, 10**12), timed=False)
+    assert "leave out users or items" in hopeless.advice
+
+
+def test_a_plan_with_time_is_readable_and_leaves_the_fit_as_it_was(checkerboard: sparse.csr_array) -> None:
+    model = gm.IALS(8, random_state=0)
+    plan = model.plan(checkerboard)
+    assert plan.fits
+    assert plan.epoch_seconds is not None and 0 < plan.epoch_seconds < 60
+    assert plan.compile_seconds is not None and plan.compile_seconds > 0
+    assert "s an epoch" in str(plan) and f"{checkerboard.nnz:,} interactions" in str(plan)
+    again = gm.IALS(8, random_state=0).fit(checkerboard)
+    assert np.array_equal(model.fit(checkerboard).user_factors, again.user_factors)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((0, 5, 1), "users is 0"),
+        ((5, 5, 0), "interactions is 0"),
+        ((5, 5, 26), "there are only 25 pairs"),
+        ((5, 2.5, 3), "items is 2.5"),
+        ((5, 5), "expected \\(users, items, interactions\\)"),
+    ],
+)
+def test_a_shape_that_cannot_be(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        gm.IALS().plan(shape)
