@@ -1,6 +1,7 @@
 """Users and items fitted in part: exact for the rows given, nothing for the others, and tables that grow."""
 
 from copy import deepcopy
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def features() -> np.ndarray:
 
 
 def fitted(clicks: sparse.csr_array, features: np.ndarray | None = None, discount: float = 0.4) -> gm.IALS:
-    model = gm.IALS(RANK, iterations=4, solver="cholesky", random_state=0)
+    model = gm.IALS(RANK, 0.01, 0.01, iterations=4, solver="cholesky", random_state=0)
     model.set_params(activity_discount=discount, popularity_discount=discount)
     return model.fit(clicks, features)
 
@@ -139,8 +140,9 @@ def test_a_new_item_starts_from_its_features(clicks: sparse.csr_array, features:
         [ITEMS, ITEMS + 1], sparse.csr_array((2, USERS)), np.vstack([features[:1], np.zeros((1, DIM))])
     )
     prior, w = model.item_prior(features[0])[0], model.user_factors.astype(float)
-    ridge = model.regularization * (model.unobserved_weight * USERS) ** model.nu
-    wanted = np.linalg.solve(model.unobserved_weight * w.T @ w + ridge * np.eye(RANK), ridge * prior)
+    a0, lam, nu, *_ = astuple(model.objective)
+    ridge = lam * (a0 * USERS) ** nu
+    wanted = np.linalg.solve(a0 * w.T @ w + ridge * np.eye(RANK), ridge * prior)
     assert close(model.item_factors[ITEMS], wanted)
     assert not model.item_factors[ITEMS + 1].any(), "no features and no history: no factor"
     assert ITEMS in np.asarray(model.similar_items(ITEMS, N=1)[0]).tolist()
@@ -197,9 +199,10 @@ def test_items_are_solved_against_the_users_of_the_moment(clicks: sparse.csr_arr
 
 def solve(model: gm.IALS, history: np.ndarray) -> np.ndarray:
     h = model.item_factors.astype(float)
-    ridge = model.regularization * (len(history) + model.unobserved_weight * len(h)) ** model.nu
+    a0, lam, nu, *_ = astuple(model.objective)
+    ridge = lam * (len(history) + a0 * len(h)) ** nu
     x = h[history]
-    return np.linalg.solve(model.unobserved_weight * h.T @ h + ridge * np.eye(RANK) + x.T @ x, x.sum(axis=0))
+    return np.linalg.solve(a0 * h.T @ h + ridge * np.eye(RANK) + x.T @ x, x.sum(axis=0))
 
 
 def test_a_model_that_grew_is_saved_whole(clicks: sparse.csr_array, features: np.ndarray, tmp_path: Any) -> None:

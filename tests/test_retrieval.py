@@ -1,5 +1,6 @@
 """What every factor model shares, on IALS and on a model with biases: lists, neighbours, pairs, settings, files."""
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def features() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model(clicks: sparse.csr_array) -> gm.IALS:
-    return gm.IALS(RANK, iterations=4, solver="cholesky", random_state=0).fit(clicks)
+    return gm.IALS(RANK, 0.01, 0.01, iterations=4, solver="cholesky", random_state=0).fit(clicks)
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +179,10 @@ def test_pairs_that_are_none(either: FactorModel) -> None:
 def item_solve(model: gm.IALS, history: np.ndarray, weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """(a0 WᵀW + lam r I + Xᵀ C X) h = Xᵀ C 1 + lam r p, in float64."""
     w = model.user_factors.astype(float)
-    ridge = model.regularization * (len(history) + model.unobserved_weight * len(w)) ** model.nu
+    a0, lam, nu, *_ = astuple(model.objective)
+    ridge = lam * (len(history) + a0 * len(w)) ** nu
     x = w[history]
-    matrix = model.unobserved_weight * w.T @ w + ridge * np.eye(RANK) + (x.T * weights) @ x
+    matrix = a0 * w.T @ w + ridge * np.eye(RANK) + (x.T * weights) @ x
     return np.linalg.solve(matrix, x.T @ weights + ridge * prior)
 
 
@@ -205,7 +207,7 @@ def test_an_item_recalculated_is_its_row_solve(model: gm.IALS, clicks: sparse.cs
 
 
 def test_items_recalculated_with_their_features(clicks: sparse.csr_array, features: np.ndarray) -> None:
-    model = gm.IALS(RANK, iterations=4, random_state=0).fit(clicks, features)
+    model = gm.IALS(RANK, 0.01, 0.01, iterations=4, random_state=0).fit(clicks, features)
     item_users, some = sparse.csr_array(clicks.T), [4, 9]
     given = np.concatenate([features[4:5], np.zeros((1, 3), np.float32)])
     found = model.recalculate_item(some, item_users[some], given)
@@ -291,8 +293,9 @@ def test_a_share_is_what_goes_with_the_item_when_the_system_stays(model: gm.IALS
     history = clicks[[3]].indices
     _, parts, _ = model.explain(3, clicks, 8, N=1)
     h = model.item_factors.astype(float)
-    ridge = model.regularization * (len(history) + model.unobserved_weight * ITEMS) ** model.nu
-    system = model.unobserved_weight * h.T @ h + ridge * np.eye(RANK) + h[history].T @ h[history]
+    a0, lam, nu, *_ = astuple(model.objective)
+    ridge = lam * (len(history) + a0 * ITEMS) ** nu
+    system = a0 * h.T @ h + ridge * np.eye(RANK) + h[history].T @ h[history]
     shares = h[history] @ np.linalg.solve(system, h[8])
     assert parts[0][0] == history[np.argmax(shares)]
     assert parts[0][1] == pytest.approx(shares.max(), abs=1e-6)
@@ -362,12 +365,14 @@ def test_scikit_learn_clones_a_model(model: gm.IALS) -> None:
 
 
 def test_folding_in_obeys_the_settings_of_the_moment(clicks: sparse.csr_array) -> None:
-    model = gm.IALS(RANK, iterations=2, random_state=0).fit(clicks)
+    model = gm.IALS(RANK, regularization=0.01, iterations=2, random_state=0).fit(clicks)
     loose, stored = model.recalculate_user(0, clicks[0]), model.user_factors[0].copy()
     tight = model.set_params(regularization=10.0).recalculate_user(0, clicks[0])
     assert np.linalg.norm(tight) < 0.5 * np.linalg.norm(loose)
     assert np.array_equal(model.user_factors[0], stored)
     assert np.array_equal(model.set_params(regularization=0.01).recalculate_user(0, clicks[0]), loose)
+    open_again = model.set_params(regularization=None).recalculate_user(0, clicks[0])
+    assert np.array_equal(open_again, loose), "what is left open stays as the fit had it"
 
 
 # --- files -------------------------------------------------------------------------------------------------------

@@ -33,10 +33,14 @@ from geo_mf.evaluation.space import SEARCHABLE, Space
 from geo_mf.evaluation.split import random_split
 from geo_mf.evaluation.tuning import TrialRecord
 
-CONFIG = BuildConfig(factors=8, iterations=4, encoder="hash", cache=False, learn_blend=False)
+NUMBERS = {"regularization": 0.005, "unobserved_weight": 0.005, "nu": 1.0}
+"""Of the objective: named, so that nothing is left to be chosen from the data."""
+DISCOUNTS = {"activity_discount": 0.0, "popularity_discount": 0.0}
+
+CONFIG = BuildConfig.of(factors=8, iterations=4, encoder="hash", cache=False, learn_blend=False, **NUMBERS, **DISCOUNTS)
 TRIALS = 12
 
-TWO = BuildConfig(iterations=2)
+TWO = BuildConfig.of(iterations=2, **NUMBERS, **DISCOUNTS)
 """For searches whose fits are made up: measured after 2, 3 and 4 epochs."""
 
 
@@ -326,7 +330,10 @@ from geo_mf.data import sample
 interactions = gm.read_interactions(sample.interactions_path())
 catalog = gm.read_catalog(sample.articles_path(), text="{title}. {text}")
 catalog = catalog.take(np.sort(catalog.items.rows_or_missing(interactions.items.ids)))
-config = gm.BuildConfig(factors=8, iterations=4, encoder="hash", cache=False, learn_blend=False)
+config = gm.BuildConfig(
+    factors=8, iterations=4, encoder="hash", cache=False, learn_blend=False, regularization=0.005,
+    unobserved_weight=0.005, nu=1.0, activity_discount=0.0, popularity_discount=0.0,
+)
 gm.tune(interactions, catalog, config=config, trials=1000, study=sys.argv[1])
 """
 

@@ -14,18 +14,21 @@ class BuildConfig(BaseModel):
 
     factors: Annotated[int, Field(ge=1, le=4096)] = 128
     """Length of a factor."""
-    regularization: Annotated[float, Field(gt=0)] = 0.005
-    """lam: how strongly factors are pulled to zero, or to what the text says."""
-    unobserved_weight: Annotated[float, Field(ge=0)] = 0.005
-    """a0: the weight of a pair nobody was seen to touch, against about 1 for an interaction."""
-    iterations: Annotated[int, Field(ge=1)] = 10
+    regularization: Annotated[float, Field(gt=0)] | None = None
+    """lam: how strongly factors are pulled to zero, or to what the text says; None chooses it from the data."""
+    unobserved_weight: Annotated[float, Field(ge=0)] | None = None
+    """a0: the weight of a pair nobody was seen to touch, against about 1 for an interaction; None chooses it from the
+    data."""
+    iterations: Annotated[int, Field(ge=1)] = 8
     """Epochs of the factorization."""
-    nu: Annotated[float, Field(ge=0, le=2)] = 1.0
-    """Exponent of the frequency-scaled regularisation."""
-    activity_discount: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """p: an interaction counts less, the more its user has of them (n^-p)."""
-    popularity_discount: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """q: an interaction counts less, the more its item has of them (n^-q)."""
+    nu: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Exponent of the frequency-scaled regularisation. None is 1 where one of the two weights is named, else 0.7."""
+    activity_discount: Annotated[float, Field(ge=0, le=1)] | None = None
+    """p: an interaction counts less, the more its user has of them (n^-p). None is 0 where one of the two weights
+    is named, else 0.25."""
+    popularity_discount: Annotated[float, Field(ge=0, le=1)] | None = None
+    """q: an interaction counts less, the more its item has of them (n^-q). None is 0 where one of the two weights
+    is named, else 0.3."""
     solver: Literal["cg", "cholesky"] = "cg"
     """How a row is solved: a few conjugate gradient steps, or exactly."""
     cg_steps: Annotated[int, Field(ge=1)] = 3

@@ -1,7 +1,7 @@
 """A model that has not seen some interactions, and how it scores them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,12 @@ def ials(config: BuildConfig) -> IALS:
         num_threads=config.threads,
         random_state=config.seed,
     )
+
+
+def settled(config: BuildConfig, matrix: sparse.csr_array) -> BuildConfig:
+    """The configuration with numbers in place of what is left to be chosen from this matrix, float32 [users, items]."""
+    model = ials(config)
+    return BuildConfig.of(**{**config.model_dump(), **asdict(model.objective_for(matrix))})
 
 
 def with_cold_factors(model: IALS, matrix: sparse.csr_array, embeddings: np.ndarray, scale: float) -> np.ndarray:

@@ -84,18 +84,22 @@ class Settings:
     """The settings of `BuildConfig`, which says what they mean at length."""
 
     factors: Annotated[int, typer.Option(min=1, max=4096, help="Length of a factor.")] = 128
-    regularization: Annotated[float, typer.Option(help="How strongly factors are pulled to what the text says.")] = (
-        0.005
+    regularization: Annotated[
+        float | None, typer.Option(help="How strongly factors are pulled to what the text says; by default chosen.")
+    ] = None
+    unobserved_weight: Annotated[
+        float | None, typer.Option(min=0, help="Weight of a pair nobody was seen to touch; by default chosen.")
+    ] = None
+    iterations: Annotated[int, typer.Option(min=1, help="Epochs of the factorization.")] = 8
+    nu: Annotated[float | None, typer.Option(min=0, max=2, help="Exponent of the frequency-scaled regularisation.")] = (
+        None
     )
-    unobserved_weight: Annotated[float, typer.Option(min=0, help="Weight of a pair nobody was seen to touch.")] = 0.005
-    iterations: Annotated[int, typer.Option(min=1, help="Epochs of the factorization.")] = 10
-    nu: Annotated[float, typer.Option(min=0, max=2, help="Exponent of the frequency-scaled regularisation.")] = 1.0
     activity_discount: Annotated[
-        float, typer.Option(min=0, max=1, help="How much less an interaction counts, the more its user has.")
-    ] = 0.0
+        float | None, typer.Option(min=0, max=1, help="How much less an interaction counts, the more its user has.")
+    ] = None
     popularity_discount: Annotated[
-        float, typer.Option(min=0, max=1, help="How much less an interaction counts, the more its item has.")
-    ] = 0.0
+        float | None, typer.Option(min=0, max=1, help="How much less an interaction counts, the more its item has.")
+    ] = None
     solver: Annotated[Literal["cg", "cholesky"], typer.Option(help="How a row is solved.")] = "cg"
     cg_steps: Annotated[int, typer.Option(min=1, help="Conjugate gradient steps of a row.")] = 3
     prior_regularization: Annotated[float, typer.Option(help="Shrinkage of the map from text to factors.")] = 3.0

@@ -97,10 +97,11 @@ class Space:
 def _checked(name: str, found: Any, config: BuildConfig) -> Values:
     """The values of one setting, each of which a build accepts, with the given one among them."""
     given = getattr(config, name)
+    own = [] if given is None else [given]
     if isinstance(found, list):
         if not found:
-            raise InvalidInput(f"space: {name} has no choices; give at least one, such as [{given!r}]")
-        return list(dict.fromkeys([given, *(_accepted(name, one, config) for one in found)]))
+            raise InvalidInput(f"space: {name} has no choices; give at least one, such as {own or [0.5]}")
+        return list(dict.fromkeys([*own, *(_accepted(name, one, config) for one in found)]))
     if isinstance(given, str | bool):
         raise InvalidInput(f"space: {name} is {found!r}; expected a list of choices, such as [{given!r}]")
     if not isinstance(found, tuple) or len(found) != 2:
@@ -108,7 +109,7 @@ def _checked(name: str, found: Any, config: BuildConfig) -> Values:
     low, high = (_accepted(name, one, config) for one in found)
     if low > high:
         raise InvalidInput(f"space: {name} goes from {low!r} to {high!r}; give the lower end first")
-    low, high = min(low, given), max(high, given)
+    low, high = min([low, *own]), max([high, *own])
     if name in LOGARITHMIC and low <= 0:
         raise InvalidInput(
             f"space: {name} goes from {low!r}, and it is searched on a logarithmic scale: begin above 0, start from a "
@@ -119,7 +120,8 @@ def _checked(name: str, found: Any, config: BuildConfig) -> Values:
 
 def _accepted(name: str, value: Any, config: BuildConfig) -> Any:
     """The value as a configuration holds it; InvalidInput that names the setting where it is refused."""
-    kind, wanted = _KINDS[type(getattr(config, name))]
+    given = getattr(config, name)
+    kind, wanted = _KINDS[float if given is None else type(given)]  # what may be left open is a number
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise InvalidInput(f"space: {name} holds {value!r}; expected {wanted}")
     plain = int(value) if kind is Integral else float(value) if kind is Real else value

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from geo_mf.builder import BuildConfig
 from geo_mf.builder.build import encoder_of, training
-from geo_mf.builder.trial import ials
+from geo_mf.builder.trial import ials, settled
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.interactions import Interactions
 from geo_mf.errors import FitDiverged, InvalidInput
@@ -86,8 +86,9 @@ def tune(
     _check_budget(trials, seconds)
     config = BuildConfig.of(**config.model_dump()) if config else BuildConfig()
     catalog = catalog if catalog is not None else Catalog.from_ids(interactions.items)
-    varied = Space.of(config, space, bool(catalog.has_text.any()))
     held = _HeldOut.of(interactions, catalog, config, metrics.check_k(k))
+    config = settled(config, held.matrix(config))
+    varied = Space.of(config, space, bool(catalog.has_text.any()))
     source = encoder or encoder_of(config, catalog)
     search = {
         "data": held.fingerprint(source),

@@ -133,6 +133,8 @@ def fit(
     rows, columns = prepare(user_items, settings.rank, tile_bytes())
     users = _Side.of(rows, columns, settings.objective)
     items = _Side.of(columns, rows, settings.objective)
+    if not all(np.isfinite(side.ridge).all() for side in (users, items)):
+        raise FitDiverged(_diverged(settings))
     threads = (settings.threads or len(os.sched_getaffinity(0))) if _on_cpu() else 1
     with (
         ThreadPoolExecutor(threads) as pool,

@@ -42,8 +42,9 @@ class Objective:
     def ridge(self, lengths: np.ndarray, other_size: int) -> np.ndarray:
         """lam r_x for rows with `lengths` interactions against `other_size` rows of the other side; float32."""
         # Without a0 a row without history would have no ridge and no definite solution; a trace of one keeps its prior.
-        frequency = np.maximum(lengths + self.unobserved_weight * other_size, 1e-12) ** self.nu
-        return (self.regularization * frequency).astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 it is infinite, which a fit refuses
+            frequency = np.maximum(lengths + self.unobserved_weight * other_size, 1e-12) ** self.nu
+            return (self.regularization * frequency).astype(np.float32)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["fixed", "spectrum", "ridge", "prior"], meta_fields=[])

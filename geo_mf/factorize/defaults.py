@@ -1,0 +1,80 @@
+"""The numbers of the objective that a fit leaves open: chosen from the shape of the data.
+
+Both weights follow one thought each, and their constants fit validation interactions of three data sets that differ
+twenty times in density (ml-latest-small, CiteULike, Gowalla; `python benchmarks/defaults.py`):
+
+- all pairs nobody was seen to touch weigh together UNOBSERVED times what was observed, so a0 = UNOBSERVED * density;
+- a typical row's ridge is a share of the weight of its interactions, and grows with the root of how much of the matrix
+  the factors could hold: SHARE * sqrt(K / min(users, items)).
+
+The exponents are the same for all data. Who names a0 or lam has an objective in mind, and gets the one of the
+literature: nu = 1 and no discounts, unless they are named too.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+from geo_mf.factorize.ials import Objective
+from geo_mf.factorize.matrices import shape
+
+UNOBSERVED = 40.0
+MOST_UNOBSERVED = 0.5
+"""Of the mean weight, for matrices that are nearly full."""
+
+SHARE = 0.8
+MOST_SHARE = 0.5
+
+CHOSEN = {"nu": 0.7, "activity_discount": 0.25, "popularity_discount": 0.3}
+NAMED = {"nu": 1.0, "activity_discount": 0.0, "popularity_discount": 0.0}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a caller wants of the objective, None where it is left open. The names are those of `Objective`."""
+
+    unobserved_weight: float | None
+    regularization: float | None
+    nu: float | None
+    activity_discount: float | None
+    popularity_discount: float | None
+
+    def exponent(self, name: str) -> float:
+        """nu, activity_discount or popularity_discount."""
+        given = getattr(self, name)
+        if given is not None:
+            return given
+        return (CHOSEN if self.unobserved_weight is None and self.regularization is None else NAMED)[name]
+
+    @property
+    def discounts(self) -> tuple[float, float]:
+        """p and q of balance.py."""
+        return self.exponent("activity_discount"), self.exponent("popularity_discount")
+
+    def over(self, chosen: Objective | None) -> Objective | None:
+        """The objective with what is named in place of what an earlier fit chose; None if there is a gap."""
+        if chosen is not None:
+            named = {name: value for name, value in asdict(self).items() if value is not None}
+            return replace(chosen, **named)
+        if self.unobserved_weight is None or self.regularization is None:
+            return None
+        return Objective(self.unobserved_weight, self.regularization, self.exponent("nu"), *self.discounts)
+
+    def objective(self, user_items: sparse.csr_array, rank: int) -> Objective:
+        """The objective for a balanced matrix [users, items] and factors of length `rank`."""
+        users, items = shape(user_items)
+        a0, lam, nu = self.unobserved_weight, self.regularization, self.exponent("nu")
+        mean = float(user_items.data.mean(dtype=np.float64))
+        if a0 is None:
+            a0 = mean * min(MOST_UNOBSERVED, UNOBSERVED * user_items.nnz / (users * items))
+        if lam is None:
+            lengths = [np.diff(user_items.indptr), np.bincount(user_items.indices, minlength=items)]
+            touched = [side[side > 0].astype(np.float64) for side in lengths]
+            share = min(MOST_SHARE, SHARE * float(np.sqrt(rank / min(map(len, touched)))))
+            by_side = [
+                mean * side.mean() / np.mean((side + a0 * other) ** nu)
+                for side, other in zip(touched, (items, users), strict=True)
+            ]
+            lam = share * float(np.sqrt(by_side[0] * by_side[1]))
+        return Objective(a0, lam, nu, *self.discounts)
