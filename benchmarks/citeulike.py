@@ -1,6 +1,6 @@
 """CiteULike, GAR's cold-start split, validation lists, titles only: cold, warm and overall items in one run.
 
-    python benchmarks/citeulike.py [--tags]
+    python benchmarks/citeulike.py [--tags] [--defaults]
 
 A fifth of the articles is cold: nobody touched them in training. Lists as in GAR (Chen et al., SIGIR 2022): *cold*
 ranks the cold articles only, *warm* the warm ones only, *overall* all; training positives are left out; metrics @20.
@@ -29,7 +29,9 @@ CONFIG = {
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--tags", action="store_true", help="titles and tags instead of titles")
-    text = "{title}. {tags}" if arguments.parse_args().tags else "{title}"
+    arguments.add_argument("--defaults", action="store_true", help="the defaults instead of settings for this data")
+    chosen = arguments.parse_args()
+    text = "{title}. {tags}" if chosen.tags else "{title}"
     home = datasets.folder("citeulike")
     catalog = gm.read_catalog(home / "items.csv", text=text)
 
@@ -42,7 +44,9 @@ def main() -> None:
     split = Split.of(train, pairs("warm_val.csv", "cold_val.csv"), items=catalog.items, name="GAR validation")
     print(datasets.machine())
     began = time.perf_counter()
-    rec = gm.build(split.train, catalog, config=gm.BuildConfig(**CONFIG), show_progress=True)
+    rec = gm.build(
+        split.train, catalog, config=gm.BuildConfig(**({} if chosen.defaults else CONFIG)), show_progress=True
+    )
     print(f"built in {time.perf_counter() - began:.1f} s: {rec.card['seconds']}")
     print(rec.blend)
     print(gm.evaluate(rec, split, k=20))

@@ -45,7 +45,7 @@ def load(validation: bool) -> tuple[sparse.csr_array, sparse.csr_array]:
     return train, sparse.csr_array((np.ones(len(user), np.float32), (user, item)), train.shape)
 
 
-def judge(model: gm.GradientMF, train: sparse.csr_array, test: sparse.csr_array) -> tuple[float, float]:
+def judge(model: gm.IALS | gm.GradientMF, train: sparse.csr_array, test: sparse.csr_array) -> tuple[float, float]:
     users, index, figures = np.flatnonzero(np.diff(test.indptr)), ExactIndex(model.item_vectors), []
     for part in np.array_split(users, max(1, len(users) // 2048)):
         seen = [train.indices[train.indptr[u] : train.indptr[u + 1]] for u in part]

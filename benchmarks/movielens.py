@@ -29,7 +29,7 @@ from geo_mf.evaluation.split import Split, temporal_split
 K = 10
 ORIGINS = (0.4, 0.5, 0.6, 0.7, 0.8)
 HORIZON = 0.16
-OURS = {"factors": (32, 64), "unobserved_weight": (0.3, 1.0), "regularization": (0.003, 0.01)}
+OURS = {"factors": (32, 64), "iterations": (10,), "unobserved_weight": (0.3, 1.0), "regularization": (0.003, 0.01)}
 THEIRS = {"factors": (16, 32, 64, 128), "regularization": (0.01, 1.0, 10.0), "alpha": (1.0, 5.0, 20.0)}
 
 

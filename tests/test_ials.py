@@ -224,6 +224,22 @@ def test_one_user_and_one_item() -> None:
     assert relative(fitted.users @ fitted.items.T, wanted.w @ wanted.h.T) < 1e-4
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rank", [1, 2, 4, 8])
+def test_tiles_of_few_factors_and_many_short_histories(rank: int, weighted: bool) -> None:
+    rng = np.random.default_rng(rank)
+    users = 20_000
+    columns = np.argsort(rng.random((users, 60)), axis=1)[:, :8]
+    weights = rng.choice([0.5, 1.0, 2.0], columns.size) if weighted else np.ones(columns.size)
+    matrix = sparse.csr_array((weights, (np.repeat(np.arange(users), 8), columns.ravel())), dtype=np.float32)
+    start = [rng.standard_normal((n, rank)).astype(np.float32) * 0.1 for n in (users, 60)]
+    how = Settings(rank, Objective(0.05, 0.02, 1.0), 2, "cg", 8)
+    exact = Settings(rank, how.objective, 2, "cholesky")
+    found, wanted = (fit(matrix, one, lambda: (start[0], start[1])) for one in (how, exact))
+    scores, right = (one.users[::97] @ one.items.T for one in (found, wanted))
+    assert relative(scores, right) < 1e-3
+
+
 @pytest.mark.parametrize("solver", ["cg", "cholesky"])
 def test_a_history_of_a_hundred_thousand(solver: Solver) -> None:
     rng = np.random.default_rng(3)

@@ -122,11 +122,21 @@ def row_solve(rec: gm.Recommender, x: np.ndarray, c: np.ndarray) -> np.ndarray:
     return np.linalg.solve(a0 * hot.T @ hot + ridge * np.eye(8) + (x.T * c) @ x, x.T @ c)
 
 
+def balanced(rec: gm.Recommender, rows: list[int], clicks: list[float], typed: bool = False) -> np.ndarray:
+    """Weights as the fit counts them: times n_u^-p n_i^-q, with a mean factor of 1 over what was fitted."""
+    p, q = rec.objective.activity_discount, rec.objective.popularity_discount
+    assert p and q
+    users, items = np.diff(rec.history.indptr), np.bincount(rec.history.indices, minlength=len(rec.catalog))
+    mean = np.mean(np.repeat(users, users) ** -p * items[rec.history.indices] ** -q)
+    counts = [max(items[at], 1) for at in rows] + [int(items[items > 0].mean())] * typed
+    return np.asarray([*clicks, 1.0][: len(counts)]) * len(counts) ** -p * np.asarray(counts, float) ** -q / mean
+
+
 def test_behaviour_is_the_row_solve_of_everything_given(recommender: gm.Recommender) -> None:
     rec = recommender
     one = rec.query(history=["i2"])
     x = rec.item_factors[[row(rec, "i2")]].astype(float)
-    assert one.behaviour == pytest.approx(row_solve(rec, x, np.ones(1)), abs=2e-6)
+    assert one.behaviour == pytest.approx(row_solve(rec, x, balanced(rec, [row(rec, "i2")], [1.0])), abs=2e-6)
 
     query = rec.query(104, history={"i2": 2.5, "i3": 1}, text="paths of snow")
     clicks = dict(zip(rec.catalog.items.take(rec.query(104).rows), rec.query(104).clicks.tolist(), strict=True))
@@ -135,7 +145,8 @@ def test_behaviour_is_the_row_solve_of_everything_given(recommender: gm.Recommen
     typed = rec.encoder.encode(["paths of snow"])[0]
     prior = typed @ rec.coefficients[:-1] + rec.coefficients[-1]
     x = np.stack([*(rec.item_factors[row(rec, id)] for id in clicks), prior]).astype(float)
-    assert query.behaviour == pytest.approx(row_solve(rec, x, np.asarray([*clicks.values(), 1.0])), abs=2e-6)
+    weights = balanced(rec, [row(rec, id) for id in clicks], list(clicks.values()), typed=True)
+    assert query.behaviour == pytest.approx(row_solve(rec, x, weights), abs=2e-6)
     assert query.text == pytest.approx(typed)
     assert query.weights == rec.blend.with_text
 

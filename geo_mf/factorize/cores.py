@@ -28,9 +28,9 @@ unrolls the copy of a gathered row of up to 64 numbers into single loads: 147 ns
 TESTED_JAX = (0, 10)
 """Release for which `in_one_piece` was tested."""
 
-ONE_PIECE = 1 << 16
-"""Numbers in the largest array along a history that may be part of one piece: from about 100,000 on jaxlib 0.10 splits
-operations among threads there too, and then fails to link."""
+ONE_PIECE = 40_960
+"""Places of a tile, rows times width, that may be part of one piece: jaxlib 0.10 splits operations on more than about
+50,000 weights among threads there too, and then fails to link."""
 
 SUMMED = 64
 """Rows of a sum of products taken at once: XLA splits a longer one among its threads, at places that depend on how many

@@ -17,6 +17,9 @@ from geo_mf.factorize.memory import aligned
 TILE_BYTES = 1024 * 1024
 """Gathered factors of one tile: about a second-level cache, so that they survive every pass."""
 
+MOST_SLOTS = 1 << 15
+"""Interactions in a tile, at most: with a handful of factors a tile would otherwise be too large for one piece."""
+
 TILES_PER_CALL = 32
 """Tiles solved by one call, at most: long enough to hide the call's own cost, short enough to share among cores."""
 
@@ -138,22 +141,20 @@ class Layout:
         users: where the users go.
         items: where the items go.
         capacity: rows of a table, for both sides.
-        slots: interactions in a tile, padding included.
     """
 
     users: "Side"
     items: "Side"
     capacity: int
-    slots: int
 
     @classmethod
     def of(cls, user_lengths: np.ndarray, item_lengths: np.ndarray, rank: int, tile_bytes: int) -> "Layout":
         """The layout for histories of these lengths, factors of length `rank` and tiles of so many gathered bytes."""
-        slots = max(MIN_WIDTH, tile_bytes // (4 * rank))
+        slots = max(MIN_WIDTH, min(MOST_SLOTS, tile_bytes // (4 * rank)))
         widths = bucket_widths(np.concatenate([user_lengths, item_lengths]), rank)
         users, items = (Side.of(lengths, widths, slots) for lengths in (user_lengths, item_lengths))
         tallest = max((shape.per_tile for _, _, shape in users.edges + items.edges), default=0)
-        return cls(users, items, _roomy(max(users.size, items.size, tallest + 1)), slots)
+        return cls(users, items, _roomy(max(users.size, items.size, tallest + 1)))
 
     @property
     def shapes(self) -> set["Shape"]:
