@@ -40,6 +40,7 @@ def gowalla() -> Interactions:
     return Interactions.from_arrays(*(pyarrow.array(rows).cast(pyarrow.string()) for rows in (users, train.indices)))
 
 
+VARIED = ("regularization", "unobserved_weight", "nu", "activity_discount", "popularity_discount", "iterations")
 DATA = {"ml-latest-small": movielens, "citeulike": citeulike, "gowalla": gowalla}
 
 
@@ -54,10 +55,17 @@ def main() -> None:
     for name in chosen.data:
         split = random_split(DATA[name](), seed=5)
         for factors in chosen.factors:
-            config = gm.BuildConfig(factors=factors, encoder="hash", cache=False, learn_blend=False)
+            config = gm.BuildConfig(factors=factors, cache=False, learn_blend=False)
             tuned = gm.tune(split, config=config, trials=chosen.trials, space=SPACE)
-            best = max(tuned.trials, key=lambda trial: trial.value)
-            settings = ", ".join(f"{key} {value:.3g}" for key, value in best.settings.items())
+            names = (
+                "regularization",
+                "unobserved_weight",
+                "nu",
+                "activity_discount",
+                "popularity_discount",
+                "iterations",
+            )
+            settings = ", ".join(f"{name} {getattr(tuned.config, name):.3g}" for name in names)
             share = tuned.baseline / tuned.value
             values = f"{tuned.baseline:8.4f}  {tuned.value:.4f}  {share:5.3f}"
             print(f"{name:<15}  {factors:7}  {values}  {settings}", flush=True)

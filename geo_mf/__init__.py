@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from geo_mf.data.ids import IdMap
     from geo_mf.data.interactions import Interactions
     from geo_mf.data.read import read_catalog, read_interactions
-    from geo_mf.errors import FitDiverged, GeoMFError, IncompatibleIndex, InvalidInput, MissingExtra, UnknownId
+    from geo_mf.errors import (
+        DoesNotFit,
+        FitDiverged,
+        GeoMFError,
+        IncompatibleIndex,
+        InvalidInput,
+        MissingExtra,
+        UnknownId,
+    )
     from geo_mf.evaluation.run import evaluate
     from geo_mf.evaluation.split import Split
     from geo_mf.evaluation.tune import tune
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "DoesNotFit": "errors",
     "FitDiverged": "errors",
     "GeoMFError": "errors",
     "IncompatibleIndex": "errors",
@@ -66,6 +75,7 @@ __all__ = [
     "BiasedMF",
     "BuildConfig",
     "Catalog",
+    "DoesNotFit",
     "ExactIndex",
     "FaissIndex",
     "FitDiverged",

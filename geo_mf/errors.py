@@ -10,7 +10,7 @@
 A message names the value found, the value expected and the remedy.
 """
 
-__all__ = ["FitDiverged", "GeoMFError", "IncompatibleIndex", "InvalidInput", "MissingExtra", "UnknownId"]
+__all__ = ["DoesNotFit", "FitDiverged", "GeoMFError", "IncompatibleIndex", "InvalidInput", "MissingExtra", "UnknownId"]
 
 
 class GeoMFError(Exception):
@@ -19,6 +19,10 @@ class GeoMFError(Exception):
 
 class InvalidInput(GeoMFError, ValueError):
     """An argument, a file or a setting cannot be used as it is."""
+
+
+class DoesNotFit(InvalidInput):
+    """A fit would need more memory than there is."""
 
 
 class UnknownId(GeoMFError, LookupError):

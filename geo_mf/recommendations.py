@@ -179,3 +179,9 @@ def shortage(k: int, found: int, where: str | None, seen: int) -> str:
 def _short(text: str, width: int = TITLE_WIDTH) -> str:
     one_line = " ".join(text.split())
     return one_line if len(one_line) <= width else one_line[: width - 1] + "…"
+
+
+def check_k(k: int) -> None:
+    """InvalidInput unless k is a length that a list can have."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise InvalidInput(f"k is {k!r}; expected a whole number of at least 1")

@@ -20,7 +20,7 @@ from geo_mf.geometry.blend import Blend, Spread, Weights
 from geo_mf.geometry.prior import apply as apply_prior
 from geo_mf.index.exact import Hits, VectorIndex
 from geo_mf.query import Query
-from geo_mf.recommendations import Because, Recommendation, Recommendations, shortage
+from geo_mf.recommendations import Because, Recommendation, Recommendations, check_k, shortage
 from geo_mf.text.encoder import TextEncoder
 
 Space = Literal["blend", "factors", "text"]
@@ -101,7 +101,7 @@ class Recommender:
             UnknownId: a user or an item that is not in the index.
             IncompatibleIndex: the encoder is not the one that built the index.
         """
-        _check_k(k)
+        check_k(k)
         query = self.query(user, history=history, text=text, weights=weights)
         allowed = None if where is None else self.catalog.mask(where)
         seen = query.rows if exclude_seen else query.rows[:0]
@@ -141,7 +141,7 @@ class Recommender:
             else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        behaviour = self.fold_in.solve(factors, self._balanced(rows, amounts))
+        behaviour = self.fold_in.solve(factors, self._balance.of_user(rows, amounts))
         # Who says what is wanted is not given what the crowd wants in its place.
         trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, behaviour, looked_for, chosen, trend)
@@ -160,7 +160,7 @@ class Recommender:
         Raises:
             InvalidInput: k < 1, or a bad `where`.
         """
-        _check_k(k)
+        check_k(k)
         candidates = np.flatnonzero(self.catalog.mask(where) & ~self.cold)[None]
         hits = Hits.best(candidates, self.touches[candidates], min(k, len(self.catalog)))
         found = hits.rows[0][: hits.counts[0]]
@@ -186,7 +186,7 @@ class Recommender:
             UnknownId: no such item.
             InvalidInput: k < 1, an unknown space, a bad `where`.
         """
-        _check_k(k)
+        check_k(k)
         shares = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
         if space not in shares:
             raise InvalidInput(f"space is {space!r}; expected one of {', '.join(shares)}")
@@ -217,7 +217,7 @@ class Recommender:
             UnknownId: no such item.
             InvalidInput: k < 1.
         """
-        _check_k(k)
+        check_k(k)
         row = _row(self.catalog.items, item, "item")
         if not (self.item_factors[row].any() or self.embeddings[row].any()):
             return []
@@ -251,10 +251,6 @@ class Recommender:
     @cached_property
     def _balance(self) -> Balance:
         return Balance.of(self.history, self.objective.activity_discount, self.objective.popularity_discount)
-
-    def _balanced(self, rows: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-        """The amounts as the fit counts them: those of items, and at the end, where there is one more, a text's."""
-        return amounts * self._balance.of_user(rows, len(amounts) - len(rows))
 
     @cached_property
     def cold(self) -> np.ndarray:
@@ -373,7 +369,7 @@ class Recommender:
             amounts = np.append(amounts, np.float32(1))
             parts = np.zeros((len(amounts), len(found)))
             parts[-1] = targets @ query.typed
-        amounts = self._balanced(query.rows, amounts)
+        amounts = self._balance.of_user(query.rows, amounts)
         behaviour = self.fold_in.contributions(factors, amounts, self.item_factors[found])
         crowd = query.weights.behaviour * self._crowd(query, found)
         return np.vstack([query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, crowd])
@@ -403,8 +399,3 @@ def _row(ids: IdMap, id: Any, kind: str) -> int:
         return ids.row(id)
     except UnknownId as error:
         raise UnknownId(f"{kind}: {error}") from error
-
-
-def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise InvalidInput(f"k is {k!r}; expected a whole number of at least 1")

@@ -97,7 +97,7 @@ def test_every_cut_and_every_addition_is_refused(path: Path) -> None:
 def test_another_kind_and_another_format_are_named(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "other"
     persistence.save(other, "BiasedMF", {}, {"user_factors": np.zeros((1, 1), np.float32)})
-    with pytest.raises(IncompatibleIndex, match="other holds 'BiasedMF', format '1'; expected 'IALS', format '1'"):
+    with pytest.raises(IncompatibleIndex, match="other holds 'BiasedMF', format '2'; expected 'IALS', format '2'"):
         gm.IALS.load(other)
     monkeypatch.setattr(persistence, "FORMAT", "2")
     with pytest.raises(IncompatibleIndex, match="format '1'; expected 'IALS', format '2'"):

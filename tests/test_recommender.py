@@ -128,7 +128,7 @@ def balanced(rec: gm.Recommender, rows: list[int], clicks: list[float], typed: b
     assert p and q
     users, items = np.diff(rec.history.indptr), np.bincount(rec.history.indices, minlength=len(rec.catalog))
     mean = np.mean(np.repeat(users, users) ** -p * items[rec.history.indices] ** -q)
-    counts = [max(items[at], 1) for at in rows] + [int(items[items > 0].mean())] * typed
+    counts = [max(items[at], 1) for at in rows] + [items[items > 0].mean()] * typed
     return np.asarray([*clicks, 1.0][: len(counts)]) * len(counts) ** -p * np.asarray(counts, float) ** -q / mean
 
 

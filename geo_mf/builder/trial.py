@@ -40,7 +40,9 @@ def ials(config: BuildConfig) -> IALS:
 def settled(config: BuildConfig, matrix: sparse.csr_array) -> BuildConfig:
     """The configuration with numbers in place of what is left to be chosen from this matrix, float32 [users, items]."""
     model = ials(config)
-    return BuildConfig.of(**{**config.model_dump(), **asdict(model.objective_for(matrix))})
+    # Six digits: a search kept on disk is recognised by them, and the last bits differ from machine to machine.
+    chosen = {name: float(f"{value:.6g}") for name, value in asdict(model.objective_for(matrix)).items()}
+    return BuildConfig.of(**{**config.model_dump(), **chosen})
 
 
 def with_cold_factors(model: IALS, matrix: sparse.csr_array, embeddings: np.ndarray, scale: float) -> np.ndarray:

@@ -91,14 +91,17 @@ class Settings:
         float | None, typer.Option(min=0, help="Weight of a pair nobody was seen to touch; by default chosen.")
     ] = None
     iterations: Annotated[int, typer.Option(min=1, help="Epochs of the factorization.")] = 8
-    nu: Annotated[float | None, typer.Option(min=0, max=2, help="Exponent of the frequency-scaled regularisation.")] = (
-        None
-    )
+    nu: Annotated[
+        float | None,
+        typer.Option(min=0, max=2, help="Exponent of frequency-scaled regularisation; 0.7."),
+    ] = None
     activity_discount: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How much less an interaction counts, the more its user has.")
+        float | None,
+        typer.Option(min=0, max=1, help="How much less interactions of busy users count; 0.25."),
     ] = None
     popularity_discount: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How much less an interaction counts, the more its item has.")
+        float | None,
+        typer.Option(min=0, max=1, help="How much less interactions of popular items count; 0.3."),
     ] = None
     solver: Annotated[Literal["cg", "cholesky"], typer.Option(help="How a row is solved.")] = "cg"
     cg_steps: Annotated[int, typer.Option(min=1, help="Conjugate gradient steps of a row.")] = 3

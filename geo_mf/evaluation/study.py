@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from geo_mf.errors import FitDiverged, InvalidInput, MissingExtra
+from geo_mf.errors import DoesNotFit, FitDiverged, InvalidInput, MissingExtra
 from geo_mf.evaluation.space import Space
 from geo_mf.evaluation.tuning import TrialRecord
 
@@ -114,7 +114,7 @@ def run(
         fit(trial.params, report)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
-    except FitDiverged:
+    except (FitDiverged, DoesNotFit):
         trial.set_user_attr(DIVERGED, True)
         study.tell(trial, 0.0)  # as an empty list would score; the sampler learns to keep away
     else:

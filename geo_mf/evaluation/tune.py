@@ -120,7 +120,7 @@ def tune(
         config=BuildConfig.of(**{**config.model_dump(), **best.settings}),
         given=config,
         value=best.value,
-        baseline=dict(done[0].curve).get(config.iterations, 0.0),
+        baseline=0.0 if done[0].state == "diverged" else dict(done[0].curve).get(config.iterations, 0.0),
         trials=done,
         metric=held.metric,
         validation=held.name,

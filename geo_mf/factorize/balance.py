@@ -8,6 +8,7 @@ their meaning. p = q = 1/2 is the normalisation of a graph's adjacency matrix th
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -49,6 +50,10 @@ class Balance:
         """Whether there is any discount."""
         return bool(self.activity or self.popularity)
 
+    @cached_property
+    def _mean_item(self) -> float:
+        return float(self.item_counts[self.item_counts > 0].mean())
+
     def user_rows(self, histories: sparse.csr_array) -> sparse.csr_array:
         """Users' histories [n, items], each whole, with their weights balanced; the training matrix is one of them."""
         return self._rows(histories, self.activity, _discount(self.item_counts, self.popularity))
@@ -57,15 +62,16 @@ class Balance:
         """Items' histories [n, users], each whole, with their weights balanced."""
         return self._rows(histories, self.popularity, _discount(self.user_counts, self.activity))
 
-    def of_user(self, items: np.ndarray, others: int) -> np.ndarray:
-        """float32 [n + others]: the factors of one user's whole history of n items, and of things that are none of
-        them, which count as an average item's."""
+    def of_user(self, items: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+        """float32 [m]: one user's amounts [m], balanced. They are those of the whole history of n items, and m - n of
+        things that are no items, which count as an average one."""
         if not self.matters:
-            return np.ones(len(items) + others, np.float32)
-        touched = self.item_counts[self.item_counts > 0]
-        counts = np.append(self.item_counts[items], np.full(others, touched.mean(), np.int64))
+            return amounts
+        counts = self.item_counts[items].astype(np.float64)
+        if len(amounts) > len(items):
+            counts = np.append(counts, np.full(len(amounts) - len(items), self._mean_item))
         own = _discount(np.asarray([len(counts)]), self.activity)
-        return np.float32(self.scale) * own * _discount(counts, self.popularity)
+        return amounts * (np.float32(self.scale) * own * _discount(counts, self.popularity))
 
     def _rows(self, histories: sparse.csr_array, own: float, others: np.ndarray) -> sparse.csr_array:
         if not self.matters:

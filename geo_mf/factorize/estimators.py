@@ -44,7 +44,7 @@ class IALS(RowSolves):
         iterations: epochs; one solves all items, then all users.
         nu: exponent of the frequency scaling; 1 scales a row's regularisation with its interactions, 0 not at all. None
             is 1 where `regularization` or `unobserved_weight` is named, else what suits most data.
-        solver: "cg" (preconditioned conjugate gradients from the last factors) or "cholesky" (exact).
+        solver: "cg" (preconditioned conjugate gradients from the prior, or zero) or "cholesky" (exact).
         cg_steps: steps of "cg" for each row, after the first, which stands in for a warm start.
         activity_discount: p of `geo_mf.factorize.balance`: an interaction of a user who has n
             counts n^-p. None as for `nu`: 0 where one of the weights is named.
@@ -115,7 +115,8 @@ class IALS(RowSolves):
         """Learn user and item factors.
 
         Args:
-            user_items: sparse matrix [users, items] of weights, 0 meaning "not seen". Duplicates are summed.
+            user_items: sparse matrix [users, items] of weights, 0 meaning "not seen". Duplicates are summed. What is
+                left open suits weights around 1.
             item_features: float [items, dim] or None; a zero row means that the item has no features. Items nobody
                 touched get their factor from it.
             show_progress: progress bar on stderr.
@@ -163,7 +164,9 @@ class IALS(RowSolves):
             return users, items
 
         settings = replace(self._loop(objective), progress=show_progress)
-        Problem.of(balanced, 0 if prior is None else prior.design.shape[1] - 1).plan(settings, timed=False).check()
+        Problem.of(balanced, 0 if prior is None else prior.design.shape[1] - 1).plan(settings, timed=False).check(
+            held=12 * matrix.nnz
+        )
         kept = None
         if checkpoint is not None:
             given = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
@@ -190,8 +193,7 @@ class IALS(RowSolves):
             user_items: the matrix to be fitted; or, before there is one, (users, items, interactions), whose histories
                 are then taken to be log-normal.
             features: numbers of an item's features, 0 for none.
-            timed: whether to try a few calls for the time. It takes a few seconds, most of them for compiling, which
-                `fit` then need not do again.
+            timed: whether to try a few calls for the time, on a CPU. It takes a few seconds, most of it compiling.
 
         Raises:
             InvalidInput: as in `fit`; or a shape that no matrix can have.

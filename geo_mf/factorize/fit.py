@@ -40,7 +40,7 @@ class Settings:
 
     Attributes:
         rank: length K of a factor.
-        objective: unobserved weight, regularisation, nu.
+        objective: the numbers of the objective.
         epochs: number of epochs; one solves all items, then all users.
         solver: "cg" or "cholesky".
         steps: conjugate gradient steps of a row solve.
@@ -142,7 +142,8 @@ def fit(
     ):
         tables = HostTables(pool) if _on_cpu() else DeviceTables()
         w, h = start() if kept is None else kept[1:3]
-        w, h = tables.hold(rows.to_table(w), rows.size), tables.hold(columns.to_table(h), columns.size)
+        w = tables.hold(rows.to_table(w), rows.size)
+        h = tables.hold(columns.to_table(h), columns.size)
         bar.update(done)
         for epoch in range(done, settings.epochs):
             began = time.perf_counter()

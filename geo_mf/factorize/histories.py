@@ -18,7 +18,7 @@ TILE_BYTES = 1024 * 1024
 """Gathered factors of one tile: about a second-level cache, so that they survive every pass."""
 
 MOST_SLOTS = 1 << 15
-"""Interactions in a tile, at most: with a handful of factors a tile would otherwise be too large for one piece."""
+"""Interactions in a tile for a core, at most: with few factors it would otherwise be too large for one piece."""
 
 TILES_PER_CALL = 32
 """Tiles solved by one call, at most: long enough to hide the call's own cost, short enough to share among cores."""
@@ -75,7 +75,7 @@ class Histories:
         buckets: longest histories first.
         position: int64 [rows], where each row of the matrix stands in the table. Rows without a history stand last.
         lengths: int64 [rows], number of interactions of each row of the matrix.
-        size: rows of the table in use; those that nothing maps to stay zero.
+        size: rows of the table in use; those from there to `capacity` are never read.
         capacity: rows of the table as it is allocated, the same on both sides: compiled code serves them alike. More
             than a tile has.
         weight: the common weight when `Bucket.weights` is None.
@@ -150,7 +150,9 @@ class Layout:
     @classmethod
     def of(cls, user_lengths: np.ndarray, item_lengths: np.ndarray, rank: int, tile_bytes: int) -> "Layout":
         """The layout for histories of these lengths, factors of length `rank` and tiles of so many gathered bytes."""
-        slots = max(MIN_WIDTH, min(MOST_SLOTS, tile_bytes // (4 * rank)))
+        slots = max(MIN_WIDTH, tile_bytes // (4 * rank))
+        if tile_bytes <= TILE_BYTES:
+            slots = min(slots, MOST_SLOTS)
         widths = bucket_widths(np.concatenate([user_lengths, item_lengths]), rank)
         users, items = (Side.of(lengths, widths, slots) for lengths in (user_lengths, item_lengths))
         tallest = max((shape.per_tile for _, _, shape in users.edges + items.edges), default=0)

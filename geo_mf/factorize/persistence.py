@@ -12,7 +12,7 @@ from safetensors.numpy import save as to_bytes
 
 from geo_mf.errors import IncompatibleIndex
 
-FORMAT = "1"
+FORMAT = "2"
 KEY = "geo_mf"
 """Where the header stands among a safetensors file's metadata."""
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from scipy import sparse
 
-from geo_mf.errors import InvalidInput
+from geo_mf.errors import DoesNotFit, InvalidInput
 from geo_mf.factorize import timing
 from geo_mf.factorize.fit import Settings, tile_bytes
 from geo_mf.factorize.histories import Layout, Shape
@@ -39,8 +39,8 @@ class Plan:
         users, items, interactions, factors, iterations: the fit.
         memory: bytes that the fit adds at its peak to what the process holds; `parts` says what for.
         available: bytes that this process may still have.
-        epoch_seconds: of one epoch on this machine as busy as it is now; None when it was not timed.
-        compile_seconds: of compiling, before the first epoch ends; a compilation cache makes it about a tenth.
+        epoch_seconds: of one epoch on this machine as busy as it is now; None if not timed, as on accelerators.
+        compile_seconds: of compiling, before the first epoch ends, where no compilation cache has it.
         parts: bytes by purpose; what stands at different times does not add up to `memory`.
         advice: what would make it fit; empty when it does.
     """
@@ -62,10 +62,10 @@ class Plan:
         """Whether the memory is there."""
         return self.memory <= self.available
 
-    def check(self) -> None:
-        """Raise InvalidInput, with the advice, if the memory is not there."""
-        if not self.fits:
-            raise InvalidInput(
+    def check(self, held: int = 0) -> None:
+        """Raise DoesNotFit, with the advice, if the memory is not there; `held` bytes of it are taken already."""
+        if self.memory - held > self.available:
+            raise DoesNotFit(
                 f"a fit of {self.users:,} users, {self.items:,} items and {self.interactions:,} interactions with "
                 f"factors={self.factors} needs about {self.memory / GIB:.1f} GiB more than this process holds, and "
                 f"{self.available / GIB:.1f} GiB are free: {self.advice}"
@@ -77,10 +77,10 @@ class Plan:
             f"memory   {self.memory / GIB:.2f} GiB at the peak, {self.available / GIB:.1f} GiB free",
         ]
         if self.epoch_seconds is not None and self.compile_seconds is not None:
-            whole = self.iterations * self.epoch_seconds + self.compile_seconds
+            total = self.iterations * self.epoch_seconds + self.compile_seconds
             lines.append(
                 f"time     {self.epoch_seconds:.2f} s an epoch, {self.compile_seconds:.1f} s of compiling: "
-                f"{whole:.0f} s for {self.iterations} epochs"
+                f"{total:.0f} s for {self.iterations} epochs"
             )
         return "\n".join([*lines, *([f"does not fit: {self.advice}"] if self.advice else [])])
 
@@ -137,13 +137,13 @@ class Problem:
         return cls((users, items, interactions), by_user, by_item, features, part=part)
 
     def plan(self, settings: Settings, timed: bool = True) -> Plan:
-        """Predict memory, and with `timed` try a few calls to predict the time."""
+        """Predict memory, and with `timed`, on a CPU, try a few calls to predict the time."""
         layout = Layout.of(self.user_lengths, self.item_lengths, settings.rank, tile_bytes())
-        memory, parts = peak_memory(self, settings.rank, layout)
+        memory, parts = peak_memory(self, settings.rank, layout, settings.loss)
         free = available()
         seconds = compiling = None
-        if timed:
-            rows, dense, compiling = timing.epoch(layout, settings, self.features)
+        if timed and jax.default_backend() == "cpu":
+            rows, dense, compiling = timing.epoch(layout, settings, self.features, self.uniform)
             seconds = self.part * rows + dense
         return Plan(
             users=self.shape[0],
@@ -160,22 +160,25 @@ class Problem:
         )
 
 
-def peak_memory(problem: Problem, rank: int, layout: Layout) -> tuple[int, dict[str, int]]:
+def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False) -> tuple[int, dict[str, int]]:
     """Bytes that a fit adds at its peak, and what they are for.
 
-    Two moments are the candidates: padding the histories (the matrix, its transpose, what is padded so far), and the
-    last half-epoch (the padded histories, both tables twice: as they are and as they become).
+    Three moments are the candidates: padding the histories (the matrix, its transpose, what is padded so far), setting
+    up the tables (the numbers drawn, in the order of the table, and in its memory), and the last half-epoch (the padded
+    histories, both tables twice: as they are and as they become).
     """
     users, items, interactions = problem.shape
     slots = problem.part * sum(_slots(shape) for side in (layout.users, layout.items) for _, _, shape in side.edges)
-    matrix = 8 * (interactions + users + items)
+    matrix = (8 if problem.uniform else 12) * interactions + 8 * (users + items)  # with its balanced weights
     padded = slots * (4 if problem.uniform else 8)
     largest = max((_slots(shape) for side in (layout.users, layout.items) for _, _, shape in side.edges), default=0)
     padding = 2 * matrix + padded + 4 * interactions + 13 * largest
     tables = 4 * rank * problem.part * (layout.users.size + layout.items.size)
     prior = 4 * items * (3 * problem.features + 3 * rank) if problem.features else 0
     compiled = COMPILER_BYTES + SHAPE_BYTES * len(layout.shapes)
-    epochs = matrix + padded + 2 * tables + 32 * rank**2 + compiled + prior
+    of_users, of_items = (4 * rank * problem.part * side.size for side in (layout.users, layout.items))
+    setup = matrix + padded + max(3 * of_users + of_items, of_users + 3 * of_items)
+    epochs = matrix + padded + (6 if loss else 2) * tables + 32 * rank**2 + compiled + prior
     parts = {
         "matrix": matrix,
         "padded histories": padded,
@@ -183,8 +186,9 @@ def peak_memory(problem: Problem, rank: int, layout: Layout) -> tuple[int, dict[
         "prior": prior,
         "compiler": compiled,
         "while padding": padding,
+        "setting up": setup,
     }
-    return max(padding, epochs), parts
+    return max(padding, setup, epochs), parts
 
 
 def available() -> int:

@@ -75,8 +75,9 @@ class RowSolves(FactorModel):
                 histories = self._check_history(user_items, len(rows))
                 solved = self._fold_in(histories)
                 counts = written(self._balanced.user_counts, rows, np.diff(histories.indptr).astype(np.int64))
+                factors = written(self.user_factors, rows, solved)
                 self._balance = replace(self._balanced, user_counts=counts)
-                self._set_users(written(self.user_factors, rows, solved))
+                self._set_users(factors)
         return self
 
     def partial_fit_items(self, itemids: Rows, item_users: Any, item_features: np.ndarray | None = None) -> Self:
@@ -103,8 +104,9 @@ class RowSolves(FactorModel):
                 histories = self._check_item_history(item_users, len(rows))
                 solved = self._fold_in_items(histories, item_features)
                 counts = written(self._balanced.item_counts, rows, np.diff(histories.indptr).astype(np.int64))
+                factors = written(self.item_factors, rows, solved)
                 self._balance = replace(self._balanced, item_counts=counts)
-                self._set_items(written(self.item_factors, rows, solved))
+                self._set_items(factors)
         return self
 
     def explain(
@@ -187,21 +189,22 @@ class RowSolves(FactorModel):
             "user_counts": self._balanced.user_counts,
             "item_counts": self._balanced.item_counts,
             "balance_scale": np.asarray([self._balanced.scale]),
-            "objective": np.asarray(astuple(self.objective)),
+            "balance_exponents": np.asarray([self._balanced.activity, self._balanced.popularity]),
+            "objective": np.asarray(astuple(self._chosen or self.objective)),
         }
         return arrays | ({} if self.prior_coefficients is None else {"prior_coefficients": self.prior_coefficients})
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         super()._restore(arrays)
-        chosen = Objective(*arrays["objective"].tolist())
+        activity, popularity = arrays["balance_exponents"].tolist()
         self._balance = Balance(
-            chosen.activity_discount,
-            chosen.popularity_discount,
+            activity,
+            popularity,
             arrays["user_counts"],
             arrays["item_counts"],
             float(arrays["balance_scale"][0]),
         )
-        self._chosen = chosen
+        self._chosen = Objective(*arrays["objective"].tolist())
         self.prior_coefficients = arrays.get("prior_coefficients")
 
     def _set_users(self, factors: np.ndarray) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from geo_mf.factorize import ials
 from geo_mf.factorize.fit import Settings
 from geo_mf.factorize.histories import Layout, Shape, Side
-from geo_mf.factorize.memory import aligned, shared
+from geo_mf.factorize.memory import aligned, on_device
 from geo_mf.factorize.tables import ROTATION_ROWS
 
 TRIED_TABLE_BYTES = 2**28
@@ -22,16 +22,16 @@ TRIED_SECONDS = 0.05
 """Work of a round, at least."""
 
 
-def epoch(layout: Layout, settings: Settings, features: int) -> tuple[float, float, float]:
+def epoch(layout: Layout, settings: Settings, features: int, uniform: bool) -> tuple[float, float, float]:
     """Seconds of an epoch that grow with the rows, its other seconds, and those of compiling.
 
-    Two shapes of each side are tried, and the dense products. `features` is how many numbers an item's features have.
-    What is compiled need not be compiled again for the fit.
+    Two shapes of each side are tried, and the dense products. `features` is how many numbers an item's features have,
+    `uniform` whether all weights are equal.
     """
     threads = settings.threads or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
         sides = (layout.users, layout.items), (layout.items, layout.users)
-        solving = [_solving(side, other, settings, layout.capacity, pool, threads) for side, other in sides]
+        solving = [_solving(side, other, settings, (layout.capacity, uniform), pool, threads) for side, other in sides]
         products, eigenvectors = _dense(layout, settings.rank, pool, threads)
     rows = sum(of_side[0] for of_side in solving) + products
     if features:
@@ -42,23 +42,22 @@ def epoch(layout: Layout, settings: Settings, features: int) -> tuple[float, flo
 
 
 def _solving(
-    side: Side, other: Side, settings: Settings, capacity: int, pool: ThreadPoolExecutor, threads: int
+    side: Side, other: Side, settings: Settings, like: tuple[int, bool], pool: ThreadPoolExecutor, threads: int
 ) -> tuple[float, list[float]]:
     """Seconds of one side's row solves, and those that compiling a shape took.
 
     A call costs so much for each gathered number and so much for each row: both are found from the shape with the most
-    slots and the one with the most rows.
+    slots and the one with the most rows. `like`: capacity of the table, and whether all weights are equal.
     """
     if not side.edges:
         return 0.0, []
     shapes = [shape for _, _, shape in side.edges]
     chosen = {max(shapes, key=_in_use), max(shapes, key=lambda shape: shape.used * shape.per_tile)}
-    half = _half(other, settings, capacity)
-    random = np.random.default_rng(0)
+    half = _half(other, settings, like[0])
     spread = np.cumsum(other.lengths[other.order], dtype=np.float64)
     costs, compiling = {}, []
     for shape in chosen:
-        costs[shape], first = _call(shape, half, spread / spread[-1], settings, pool, threads, random)
+        costs[shape], first = _call(shape, half, spread / spread[-1], settings, pool, threads, like[1])
         compiling.append(first)
     per_slot, per_row = _fitted(costs)
     total = sum(_in_use(shape) * per_slot + shape.used * shape.per_tile * per_row for shape in shapes)
@@ -73,7 +72,7 @@ def _fitted(costs: dict[Shape, float]) -> tuple[float, float]:
     """Seconds for each slot and each row from those of one tile of each shape; neither is negative."""
     counts = np.array([[shape.per_tile * shape.width, shape.per_tile] for shape in costs], np.float64)
     seconds = np.array(list(costs.values()))
-    if len(costs) == 2 and costs and np.linalg.matrix_rank(counts) == 2:
+    if len(costs) == 2 and np.linalg.matrix_rank(counts) == 2:
         slot, row = np.linalg.solve(counts, seconds)
         if slot >= 0 and row >= 0:
             return float(slot), float(row)
@@ -85,7 +84,7 @@ def _half(other: Side, settings: Settings, capacity: int) -> ials.HalfEpoch:
     rows = min(other.size, max(1, TRIED_TABLE_BYTES // (4 * settings.rank)))
     table = aligned((capacity, settings.rank))
     table[:rows] = np.random.default_rng(0).standard_normal((rows, settings.rank), np.float32) * 0.1
-    return ials.HalfEpoch(shared(table), jnp.ones(settings.rank, jnp.float32), jnp.ones(capacity, jnp.float32), None)
+    return ials.HalfEpoch(on_device(table), jnp.ones(settings.rank, jnp.float32), jnp.ones(capacity, jnp.float32), None)
 
 
 def _call(
@@ -95,14 +94,16 @@ def _call(
     settings: Settings,
     pool: ThreadPoolExecutor,
     threads: int,
-    random: np.random.Generator,
+    uniform: bool,
 ) -> tuple[float, float]:
     """Seconds of one tile with all threads busy, and of the first call, which compiles."""
+    random = np.random.default_rng(0)
     rows = max(1, TRIED_TABLE_BYTES // (4 * settings.rank))
     tiles = (shape.room, shape.per_tile, shape.width)
     columns = np.minimum(np.searchsorted(cumulative, random.random(tiles)), min(rows, len(cumulative)) - 1)
     lengths = np.full(tiles[:2], shape.width, np.int32)
-    arguments = (jnp.asarray(columns, jnp.int32), jnp.float32(1), jnp.asarray(lengths))
+    weights = jnp.float32(1) if uniform else on_device(np.ones(tiles, np.float32))
+    arguments = (on_device(columns.astype(np.int32)), weights, on_device(lengths))
     used = max(1, min(shape.room, shape.used // max(1, shape.calls)))
 
     def solve() -> float:
