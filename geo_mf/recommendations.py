@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from geo_mf.data.ids import canonical_ids
-from geo_mf.errors import MissingExtra
+from geo_mf.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
     import pandas as pd

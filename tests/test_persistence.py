@@ -99,8 +99,8 @@ def test_another_kind_and_another_format_are_named(path: Path, tmp_path: Path, m
     persistence.save(other, "BiasedMF", {}, {"user_factors": np.zeros((1, 1), np.float32)})
     with pytest.raises(IncompatibleIndex, match="other holds 'BiasedMF', format '2'; expected 'IALS', format '2'"):
         gm.IALS.load(other)
-    monkeypatch.setattr(persistence, "FORMAT", "2")
-    with pytest.raises(IncompatibleIndex, match="format '1'; expected 'IALS', format '2'"):
+    monkeypatch.setattr(persistence, "FORMAT", "3")
+    with pytest.raises(IncompatibleIndex, match="format '2'; expected 'IALS', format '3'"):
         gm.IALS.load(path)
 
 
