@@ -142,7 +142,6 @@ class Recommender:
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
         behaviour = self.fold_in.solve(factors, self._balance.of_user(rows, amounts))
-        # Who says what is wanted is not given what the crowd wants in its place.
         trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, behaviour, looked_for, chosen, trend)
 
@@ -369,8 +368,8 @@ class Recommender:
             amounts = np.append(amounts, np.float32(1))
             parts = np.zeros((len(amounts), len(found)))
             parts[-1] = targets @ query.typed
-        amounts = self._balance.of_user(query.rows, amounts)
-        behaviour = self.fold_in.contributions(factors, amounts, self.item_factors[found])
+        balanced = self._balance.of_user(query.rows, amounts)
+        behaviour = self.fold_in.contributions(factors, balanced, self.item_factors[found])
         crowd = query.weights.behaviour * self._crowd(query, found)
         return np.vstack([query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, crowd])
 

@@ -39,15 +39,10 @@ def evaluate(
     """
     if not settings.no_cache:
         compiled.keep()
-    from geo_mf.data.catalog import Catalog
     from geo_mf.evaluation.run import evaluate as judge
 
     config = settings.config()
-    interactions = sources.read_interactions()
-    catalog = sources.read_catalog() or Catalog.from_ids(interactions.items)
-    listed, unlisted = interactions.align(items=catalog.items)
-    if unlisted:
-        output.note(f"{unlisted:,} interactions left out: the catalogue does not list their items")
+    listed, catalog, unlisted = sources.read_listed(output)
     chosen = split or ("random" if listed.datetimes is None else "temporal")
     report = judge(config, _split(listed, chosen, test_fraction, settings.seed), k=k or [10], catalog=catalog)
     if output.json:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from geo_mf.cli.output import Output
+
 if TYPE_CHECKING:
     from geo_mf.builder.config import BuildConfig
     from geo_mf.data.catalog import Catalog
@@ -77,6 +79,18 @@ class Sources:
             duplicates=self.duplicate_items,
             max_bad_rows=self.max_bad_rows,
         )
+
+    def read_listed(self, output: Output) -> "tuple[Interactions, Catalog, int]":
+        """Interactions with items of the catalogue, the catalogue (without --items of their items), and how many rows
+        were left out, which is noted."""
+        from geo_mf.data.catalog import Catalog
+
+        interactions = self.read_interactions()
+        catalog = self.read_catalog() or Catalog.from_ids(interactions.items)
+        listed, unlisted = interactions.align(items=catalog.items)
+        if unlisted:
+            output.note(f"{unlisted:,} interactions left out: the catalogue does not list their items")
+        return listed, catalog, unlisted
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """geo-mf tune: which settings suit these data?"""
 
 import errno
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -38,16 +37,12 @@ def tune(
         _check_out(out)
     if not settings.no_cache:
         compiled.keep()
-    from geo_mf.data.catalog import Catalog
     from geo_mf.evaluation.tune import tune as search
     from geo_mf.evaluation.tuning import WARNING
+    from geo_mf.factorize.persistence import replace
 
     config = settings.config()
-    interactions = sources.read_interactions()
-    catalog = sources.read_catalog() or Catalog.from_ids(interactions.items)
-    listed, unlisted = interactions.align(items=catalog.items)
-    if unlisted:
-        output.note(f"{unlisted:,} interactions left out: the catalogue does not list their items")
+    listed, catalog, unlisted = sources.read_listed(output)
     found = search(
         listed,
         catalog,
@@ -59,7 +54,7 @@ def tune(
         show_progress=output.progress,
     )
     if out is not None:
-        _write(out, found.to_toml())
+        replace(out, found.to_toml().encode())
     if output.json:
         output.data(found.to_dict() | {"unlisted_interactions": unlisted, "out": None if out is None else str(out)})
         output.note(WARNING)
@@ -75,17 +70,3 @@ def _check_out(out: Path) -> None:
         raise typer.BadParameter(f"--out is {out}: give the name of a .toml file")
     if not out.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(out.parent))
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole file or none of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

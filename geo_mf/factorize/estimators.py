@@ -16,7 +16,6 @@ from geo_mf.factorize import matrices
 from geo_mf.factorize.balance import Balance
 from geo_mf.factorize.checkpoint import Checkpoint, fingerprint
 from geo_mf.factorize.cores import all_cores
-from geo_mf.factorize.defaults import Wanted
 from geo_mf.factorize.fit import Callback, Settings, Watch, fit
 from geo_mf.factorize.ials import Objective, Solver
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
@@ -96,12 +95,6 @@ class IALS(RowSolves):
         self.num_threads = whole("num_threads", num_threads, 0)
         self.calculate_training_loss = bool(calculate_training_loss)
         self.random_state = seed(random_state)
-
-    @property
-    def _wanted(self) -> Wanted:
-        return Wanted(
-            self.unobserved_weight, self.regularization, self.nu, self.activity_discount, self.popularity_discount
-        )
 
     def fit(
         self,

@@ -200,6 +200,11 @@ class Shape:
     width: int
     used: int
 
+    @property
+    def slots(self) -> int:
+        """Interactions that there is room for, in all calls."""
+        return self.calls * self.room * self.per_tile * self.width
+
     @classmethod
     def of(cls, rows: int, width: int, slots: int) -> "Shape":
         """The shape for so many rows, where a tile holds `slots` interactions."""

@@ -23,11 +23,16 @@ def save(path: str | Path, kind: str, settings: dict[str, Any], arrays: dict[str
     arrays = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
     described = _json(settings)
     header = {"format": FORMAT, "kind": kind, "settings": described, "sha256": _checksum(kind, described, arrays)}
+    # One key, for safetensors writes several in any order, and the same model is to give the same bytes.
+    replace(path, to_bytes(arrays, metadata={KEY: _json(header)}))
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file, the whole of it or nothing: an older one stays until the new one is safe."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            # One key, for safetensors writes several in any order, and the same model is to give the same bytes.
-            file.write(to_bytes(arrays, metadata={KEY: _json(header)}))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -11,7 +11,7 @@ from scipy import sparse
 from geo_mf.errors import DoesNotFit, InvalidInput
 from geo_mf.factorize import timing
 from geo_mf.factorize.fit import Settings, tile_bytes
-from geo_mf.factorize.histories import Layout, Shape
+from geo_mf.factorize.histories import Layout
 from geo_mf.factorize.matrices import shape
 from geo_mf.factorize.parameters import whole
 
@@ -25,7 +25,6 @@ SHAPE_BYTES = 3_500_000
 ACTIVITY, POPULARITY = 1.1, 1.6
 """Standard deviations of the logarithm of a typical user's and item's number of interactions, where only their mean is
 known."""
-
 
 MOST_ROWS = 1 << 21
 """Rows of a side that are listed where their lengths are made up anyway."""
@@ -168,11 +167,10 @@ def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False)
     histories, both tables twice: as they are and as they become).
     """
     users, items, interactions = problem.shape
-    slots = problem.part * sum(_slots(shape) for side in (layout.users, layout.items) for _, _, shape in side.edges)
+    slots = [shape.slots for side in (layout.users, layout.items) for _, _, shape in side.edges]
     matrix = (8 if problem.uniform else 12) * interactions + 8 * (users + items)  # with its balanced weights
-    padded = slots * (4 if problem.uniform else 8)
-    largest = max((_slots(shape) for side in (layout.users, layout.items) for _, _, shape in side.edges), default=0)
-    padding = 2 * matrix + padded + 4 * interactions + 13 * largest
+    padded = problem.part * sum(slots) * (4 if problem.uniform else 8)
+    padding = 2 * matrix + padded + 4 * interactions + 13 * max(slots, default=0)
     tables = 4 * rank * problem.part * (layout.users.size + layout.items.size)
     prior = 4 * items * (3 * problem.features + 3 * rank) if problem.features else 0
     compiled = COMPILER_BYTES + SHAPE_BYTES * len(layout.shapes)
@@ -229,7 +227,3 @@ def _advice(problem: Problem, rank: int, free: int) -> str:
     if smaller:
         return f"factors={smaller} would fit"
     return "the interactions alone do not fit: leave out users or items with few of them, or use a larger machine"
-
-
-def _slots(shape: Shape) -> int:
-    return shape.calls * shape.room * shape.per_tile * shape.width

@@ -32,6 +32,12 @@ class RowSolves(FactorModel):
         prior_coefficients: float32 [dim + 1, K] or None, the map from features (and a constant) to factors.
     """
 
+    unobserved_weight: float | None
+    regularization: float | None
+    nu: float | None
+    activity_discount: float | None
+    popularity_discount: float | None
+
     def __init__(self) -> None:
         super().__init__()
         self.prior_coefficients: np.ndarray | None = None
@@ -42,7 +48,9 @@ class RowSolves(FactorModel):
     @property
     def _wanted(self) -> Wanted:
         """What the settings say about the objective."""
-        raise NotImplementedError
+        return Wanted(
+            self.unobserved_weight, self.regularization, self.nu, self.activity_discount, self.popularity_discount
+        )
 
     @property
     def objective(self) -> Objective:
