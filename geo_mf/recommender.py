@@ -1,74 +1,38 @@
 """The recommender: one index over behaviour and text, asked by any mix of a known user, clicks and a sentence."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from geo_mf.data.catalog import Catalog
-from geo_mf.data.clicks import Clicks, click_rows
+from geo_mf.data.clicks import Clicks
 from geo_mf.data.ids import IdMap
-from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
-from geo_mf.factorize.balance import Balance
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
-from geo_mf.geometry import blend
-from geo_mf.geometry.blend import Blend, Spread, Weights
-from geo_mf.geometry.prior import apply as apply_prior
-from geo_mf.index.exact import Hits, VectorIndex
+from geo_mf.geometry.blend import Blend
+from geo_mf.index.exact import VectorIndex
 from geo_mf.query import Query
-from geo_mf.recommendations import Because, Recommendation, Recommendations, check_k, shortage
+from geo_mf.recommendations import Recommendations
+from geo_mf.snapshot import Snapshot, Space
 from geo_mf.text.encoder import TextEncoder
 
-Space = Literal["blend", "factors", "text"]
-
-REASONS = 3
-"""Items of the history that `because` names."""
-
-EXPLAINED_TOGETHER = 1024
-"""Items whose reasons are worked out at once: a table of history x items."""
+__all__ = ["Recommender", "Space"]
 
 
-@dataclass(frozen=True, eq=False)
 class Recommender:
-    """Everything an index holds, in memory or mapped from disk.
+    """An index to ask.
+
+    Each request, and each attribute that is read, works on the snapshot of the moment it began. Who reads several
+    attributes that must fit each other takes `rec.now` once and reads them there.
 
     Attributes:
-        users: ids of the known users.
-        catalog: the items: ids, texts, attributes.
-        history: float32 CSR [users, items], the weights that the factors were fitted to.
-        user_factors: float32 [users, K].
-        item_factors: float32 [items, K].
-        embeddings: float32 [items, dim], unit length; a zero row for an item without text.
-        coefficients: float32 [dim + 1, K], the prior: what text says about factors.
-        objective: the factorization's objective, for folding in.
-        touches: float32 [items], how often each was touched of late (`trend.touches`); 0 for an untouched item.
-        trend: float32 [items], `trend.column` of the touches.
-        blend: scale of the text part, default weights, weight of the trend.
-        encoder: turns a typed text into an embedding.
-        fingerprint: of the encoder that made `embeddings`.
-        index: over `blend.vectors`.
-        card: what was built, from what, and how good it is (JSON).
+        now: everything the index holds at the moment.
     """
 
-    users: IdMap
-    catalog: Catalog
-    history: sparse.csr_array
-    user_factors: np.ndarray
-    item_factors: np.ndarray
-    embeddings: np.ndarray
-    coefficients: np.ndarray
-    objective: Objective
-    touches: np.ndarray
-    trend: np.ndarray
-    blend: Blend
-    encoder: TextEncoder
-    fingerprint: str
-    index: VectorIndex
-    card: Mapping[str, Any]
+    def __init__(self, now: Snapshot) -> None:
+        self.now = now
 
     def recommend(
         self,
@@ -101,16 +65,9 @@ class Recommender:
             UnknownId: a user or an item that is not in the index.
             IncompatibleIndex: the encoder is not the one that built the index.
         """
-        check_k(k)
-        query = self.query(user, history=history, text=text, weights=weights)
-        allowed = None if where is None else self.catalog.mask(where)
-        seen = query.rows if exclude_seen else query.rows[:0]
-        if not self._speaks(query):
-            reason = "neither behaviour nor text is known of what was given, or its weight is 0"
-            return Recommendations((), k, f"0 of {k}: {reason}")
-        # The search sets k places aside: no more than there are items.
-        hits = self.index.search(query.vector, min(k, len(self.catalog)), allowed, [seen])
-        return self._explained(query, hits, k, shortage(k, int(hits.counts[0]), where, len(seen)))
+        return self.now.recommend(
+            user, history=history, text=text, k=k, where=where, weights=weights, exclude_seen=exclude_seen
+        )
 
     def query(
         self,
@@ -121,29 +78,7 @@ class Recommender:
         weights: tuple[float, float] | None = None,
     ) -> Query:
         """What `recommend` searches with. Arguments and errors as there."""
-        rows, clicks = self._history(user, history)
-        if text is not None and not isinstance(text, str):
-            raise InvalidInput(f"text is {text!r}, a {type(text).__name__}; expected a sentence")
-        words = (text or "").strip()
-        if not len(rows) and not words:
-            raise InvalidInput(
-                "nothing to go by: the history is empty and there is no text; give user=, history= (ids of items) "
-                "or text= (a sentence), or ask for trending()"
-            )
-        typed = self._encode(words) if words else None
-        factors = self.item_factors[rows]
-        if typed is not None:
-            factors = np.concatenate([factors, apply_prior(self.coefficients, typed[None])])
-        amounts = clicks if typed is None else np.append(clicks, np.float32(1))
-        looked_for = (
-            typed
-            if typed is not None
-            else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
-        )
-        chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        behaviour = self.fold_in.solve(factors, self._balance.of_user(rows, amounts))
-        trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
-        return Query(rows, clicks, typed, behaviour, looked_for, chosen, trend)
+        return self.now.query(user, history=history, text=text, weights=weights)
 
     def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known.
@@ -159,15 +94,7 @@ class Recommender:
         Raises:
             InvalidInput: k < 1, or a bad `where`.
         """
-        check_k(k)
-        candidates = np.flatnonzero(self.catalog.mask(where) & ~self.cold)[None]
-        hits = Hits.best(candidates, self.touches[candidates], min(k, len(self.catalog)))
-        found = hits.rows[0][: hits.counts[0]]
-        return Recommendations(
-            self._items(found, self.touches[found], self.touches[found], np.zeros(len(found))),
-            k,
-            shortage(k, int(hits.counts[0]), where, 0),
-        )
+        return self.now.trending(k=k, where=where)
 
     def similar_items(
         self, item: Any, *, k: int = 10, space: Space = "blend", where: str | None = None
@@ -185,27 +112,7 @@ class Recommender:
             UnknownId: no such item.
             InvalidInput: k < 1, an unknown space, a bad `where`.
         """
-        check_k(k)
-        shares = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
-        if space not in shares:
-            raise InvalidInput(f"space is {space!r}; expected one of {', '.join(shares)}")
-        row = _row(self.catalog.items, item, "item")
-        a, b = shares[space]
-        direction = self.item_factors[row] - self._mean_factor
-        along = self.item_factors @ direction - self._mean_factor @ direction
-        lengths = self._factor_norms * self._factor_norms[row]
-        behaviour = a * np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 1e-12)
-        text = b * (self.embeddings @ self.embeddings[row])
-        if not (behaviour.any() or text.any()):
-            return Recommendations((), k, f"0 of {k}: nothing is known of {item!r} in the space {space!r}")
-        score = behaviour + text
-        allowed = self.catalog.mask(where)
-        allowed[row] = False
-        candidates = np.flatnonzero(allowed)[None]
-        hits = Hits.best(candidates, score[candidates].astype(np.float32), min(k, len(score)))
-        found = hits.rows[0][: hits.counts[0]]
-        items = self._items(found, score[found], behaviour[found], text[found])
-        return Recommendations(items, k, shortage(k, int(hits.counts[0]), where, 1))
+        return self.now.similar_items(item, k=k, space=space, where=where)
 
     def audience(self, item: Any, *, k: int = 10) -> list[tuple[Any, float]]:
         """The known users an item would reach: (user id, score) of the k best who have not touched it.
@@ -216,185 +123,110 @@ class Recommender:
             UnknownId: no such item.
             InvalidInput: k < 1.
         """
-        check_k(k)
-        row = _row(self.catalog.items, item, "item")
-        if not (self.item_factors[row].any() or self.embeddings[row].any()):
-            return []
-        weights = self._user_weights
-        behaviour = self.user_factors @ self.item_factors[row]
-        # <profile, embedding> without building every profile: the history's items weigh in by their similarity.
-        text = self.history @ (self.embeddings @ self.embeddings[row]) * self._profile_scale
-        behaviour += self.blend.trend * self.trend[row] * self._spread(self.user_factors)
-        score = (weights[:, 0] * behaviour + self.blend.scale * weights[:, 1] * text).astype(np.float32)
-        score[self.history[:, [row]].toarray()[:, 0] > 0] = -np.inf
-        hits = Hits.best(np.arange(len(score))[None], score[None], min(k, len(score)))
-        found = hits.rows[0][hits.rows[0] >= 0]
-        return list(zip(self.users.take(found), score[found].tolist(), strict=True))
+        return self.now.audience(item, k=k)
 
     def queries(self, user_rows: np.ndarray) -> np.ndarray:
         """Query vectors float32 [n, K + dim + 1] of known users by row, from their stored factors and profiles."""
-        factors = self.user_factors[user_rows]
-        profiles = blend.profiles(self.history[user_rows], self.embeddings)
-        return blend.queries(factors, profiles, self._user_weights[user_rows], self._spread(factors))
-
-    @cached_property
-    def vectors(self) -> np.ndarray:
-        """float32 [items, K + dim + 1], the indexed rows."""
-        return blend.vectors(self.item_factors, self.embeddings, self.trend, self.blend)
-
-    @cached_property
-    def fold_in(self) -> FoldIn:
-        """Row solves against the item factors, as in the fit: there, an item that nobody touched is next to nothing."""
-        return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.catalog))
-
-    @cached_property
-    def _balance(self) -> Balance:
-        return Balance.of(self.history, self.objective.activity_discount, self.objective.popularity_discount)
-
-    @cached_property
-    def cold(self) -> np.ndarray:
-        """bool [items]: nobody had touched the item when the index was built."""
-        return np.bincount(self.history.indices, minlength=len(self.catalog)) == 0
-
-    @cached_property
-    def titles(self) -> list[str]:
-        """What to call each item."""
-        return self.catalog.titles
+        return self.now.queries(user_rows)
 
     def __repr__(self) -> str:
+        now = self.now
         return (
-            f"Recommender({len(self.users):,} users, {len(self.catalog):,} items, {int(self.cold.sum()):,} cold; "
-            f"{self.item_factors.shape[1]} factors + {self.embeddings.shape[1]} text dimensions)"
+            f"Recommender({len(now.users):,} users, {len(now.catalog):,} items, {int(now.cold.sum()):,} cold; "
+            f"{now.item_factors.shape[1]} factors + {now.embeddings.shape[1]} text dimensions)"
         )
 
-    @cached_property
-    def _any_text(self) -> bool:
-        return bool(self.embeddings.any())
+    @property
+    def users(self) -> IdMap:
+        """Ids of the known users."""
+        return self.now.users
 
-    @cached_property
-    def _spread(self) -> Spread:
-        return Spread.of(self.item_factors)
+    @property
+    def catalog(self) -> Catalog:
+        """The items: ids, texts, attributes."""
+        return self.now.catalog
 
-    @cached_property
-    def _mean_factor(self) -> np.ndarray:
-        """float32 [K], of the items that somebody touched."""
-        return self.item_factors[~self.cold].mean(axis=0)
+    @property
+    def history(self) -> sparse.csr_array:
+        """float32 CSR [users, items], the weights that the factors were fitted to."""
+        return self.now.history
 
-    @cached_property
-    def _factor_norms(self) -> np.ndarray:
-        """float32 [items], lengths of the item factors without their mean; 0 for an item without a factor."""
-        return np.linalg.norm(self.item_factors - self._mean_factor, axis=1) * self.item_factors.any(axis=1)
+    @property
+    def user_factors(self) -> np.ndarray:
+        """float32 [users, K]."""
+        return self.now.user_factors
 
-    @cached_property
-    def _profile_scale(self) -> np.ndarray:
-        """float32 [users]: 1 / length of the weighted sum of a user's embeddings; 0 where there is none."""
-        lengths = np.zeros(len(self.users), np.float32)
-        for start in range(0, len(lengths), 8192):
-            sums = self.history[start : start + 8192] @ self.embeddings
-            lengths[start : start + 8192] = np.linalg.norm(sums, axis=1)
-        return np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 1e-12)
+    @property
+    def item_factors(self) -> np.ndarray:
+        """float32 [items, K]."""
+        return self.now.item_factors
 
-    @cached_property
-    def _user_weights(self) -> np.ndarray:
-        """float32 [users, 2]: the default weights of each known user."""
-        chosen = [self.blend.weights(int(n), typed=False) for n in np.diff(self.history.indptr)]
-        return np.asarray([(w.behaviour, w.text) for w in chosen], np.float32).reshape(-1, 2)
+    @property
+    def embeddings(self) -> np.ndarray:
+        """float32 [items, dim], unit length; a zero row for an item without text."""
+        return self.now.embeddings
 
-    def _history(self, user: Any, history: Clicks | None) -> tuple[np.ndarray, np.ndarray]:
-        rows, clicks = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        if user is not None:
-            at = _row(self.users, user, "user")
-            span = slice(self.history.indptr[at], self.history.indptr[at + 1])
-            rows, clicks = self.history.indices[span].astype(np.int64), self.history.data[span]
-        if history is None:
-            return rows, clicks
-        given, weights = click_rows(history, self.catalog.items)
-        merged, place = np.unique(np.concatenate([rows, given]), return_inverse=True)
-        return merged, np.bincount(place, np.concatenate([clicks, weights]), len(merged)).astype(np.float32)
+    @property
+    def coefficients(self) -> np.ndarray:
+        """float32 [dim + 1, K], the prior: what text says about factors."""
+        return self.now.coefficients
 
-    def _encode(self, text: str) -> np.ndarray:
-        if self.encoder.fingerprint != self.fingerprint:
-            raise IncompatibleIndex(
-                f"this index was built by an encoder with fingerprint {self.fingerprint[:12]}, but "
-                f"{self.encoder.name} has {self.encoder.fingerprint[:12]}: load the index with the encoder that built "
-                "it, or build it again"
-            )
-        return self.encoder.encode([text], kind="query")[0]
+    @property
+    def objective(self) -> Objective:
+        """The factorization's objective."""
+        return self.now.objective
 
-    def _speaks(self, query: Query) -> bool:
-        """Whether the query can tell one item from another."""
-        behaviour, text, _ = np.split(query.vector[0], [self.item_factors.shape[1], len(query.vector[0]) - 1])
-        return bool(behaviour.any() or (text.any() and self._any_text))
+    @property
+    def touches(self) -> np.ndarray:
+        """float32 [items], how often each was touched of late."""
+        return self.now.touches
 
-    def _explained(self, query: Query, hits: Hits, k: int, reason: str) -> Recommendations:
-        found = hits.rows[0][: hits.counts[0]]
-        a, b = query.weights.behaviour, query.weights.text * self.blend.scale
-        items: list[Recommendation] = []
-        for start in range(0, len(found), EXPLAINED_TOGETHER):
-            rows = found[start : start + EXPLAINED_TOGETHER]
-            behaviour = a * (self.item_factors[rows] @ query.behaviour + self._crowd(query, rows))
-            text = b * (self.embeddings[rows] @ query.text)
-            because = self._because(query, rows)
-            items += self._items(rows, hits.scores[0, start : start + len(rows)], behaviour, text, because)
-        return Recommendations(tuple(items), k, reason)
+    @property
+    def trend(self) -> np.ndarray:
+        """float32 [items], the standard score of the touches."""
+        return self.now.trend
 
-    def _because(self, query: Query, found: np.ndarray) -> list[tuple[Because, ...]]:
-        """For each item that was found, the REASONS items of the history that added most to its score."""
-        shares = self._shares(query, found)
-        names: list[tuple[Any, str]] = list(
-            zip(self.catalog.items.take(query.rows), (self.titles[row] for row in query.rows), strict=True)
-        )
-        names += [] if query.typed is None else [(None, "what you typed")]
-        names.append((None, "popular lately"))
-        best = np.argsort(-shares, axis=0, kind="stable")[:REASONS]
-        return [
-            tuple(Because(*names[j], share=float(shares[j, place])) for j in best[:, place] if shares[j, place] > 0)
-            for place in range(len(found))
-        ]
+    @property
+    def blend(self) -> Blend:
+        """Scale of the text part, default weights, weight of the trend."""
+        return self.now.blend
 
-    def _shares(self, query: Query, found: np.ndarray) -> np.ndarray:
-        """What each item of the history, the typed text and last the trend added to each score.
+    @property
+    def encoder(self) -> TextEncoder:
+        """What turns a typed text into an embedding."""
+        return self.now.encoder
 
-        float64 [history + 1, found]; a column sums to the score.
-        """
-        factors, amounts = self.item_factors[query.rows], query.clicks
-        targets = self.embeddings[found].astype(np.float64)
-        if query.typed is None:
-            own = query.clicks.astype(np.float64)[:, None] * self.embeddings[query.rows]
-            length = float(np.linalg.norm(own.sum(axis=0)))
-            parts = own @ targets.T / (length if length > 1e-12 else np.inf)
-        else:
-            factors = np.concatenate([factors, apply_prior(self.coefficients, query.typed[None])])
-            amounts = np.append(amounts, np.float32(1))
-            parts = np.zeros((len(amounts), len(found)))
-            parts[-1] = targets @ query.typed
-        balanced = self._balance.of_user(query.rows, amounts)
-        behaviour = self.fold_in.contributions(factors, balanced, self.item_factors[found])
-        crowd = query.weights.behaviour * self._crowd(query, found)
-        return np.vstack([query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, crowd])
+    @property
+    def fingerprint(self) -> str:
+        """Of the encoder that made `embeddings`."""
+        return self.now.fingerprint
 
-    def _crowd(self, query: Query, rows: np.ndarray) -> np.ndarray:
-        """[rows]: what the trend adds to the behaviour score."""
-        return query.trend * self.blend.trend * self.trend[rows].astype(np.float64)
+    @property
+    def index(self) -> VectorIndex:
+        """Over `vectors`."""
+        return self.now.index
 
-    def _items(
-        self,
-        rows: np.ndarray,
-        scores: np.ndarray,
-        behaviour: np.ndarray,
-        text: np.ndarray,
-        because: Sequence[tuple[Because, ...]] | None = None,
-    ) -> tuple[Recommendation, ...]:
-        columns = (self.catalog.items.take(rows), rows, scores.tolist(), behaviour.tolist(), text.tolist())
-        reasons = because if because is not None else [()] * len(rows)
-        return tuple(
-            Recommendation(id, self.titles[row], score, factor, word, bool(self.cold[row]), why)
-            for (id, row, score, factor, word), why in zip(zip(*columns, strict=True), reasons, strict=True)
-        )
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What was built, from what, and how good it is (JSON)."""
+        return self.now.card
 
+    @property
+    def vectors(self) -> np.ndarray:
+        """float32 [items, K + dim + 1], the indexed rows."""
+        return self.now.vectors
 
-def _row(ids: IdMap, id: Any, kind: str) -> int:
-    try:
-        return ids.row(id)
-    except UnknownId as error:
-        raise UnknownId(f"{kind}: {error}") from error
+    @property
+    def fold_in(self) -> FoldIn:
+        """Row solves against the item factors."""
+        return self.now.fold_in
+
+    @property
+    def cold(self) -> np.ndarray:
+        """bool [items]: nobody has touched the item."""
+        return self.now.cold
+
+    @property
+    def titles(self) -> list[str]:
+        """What to call each item."""
+        return self.now.titles

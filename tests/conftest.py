@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 # Read by JAX when it is imported, here or in a subprocess: no silent change of a dtype or of a rank.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
@@ -38,6 +39,11 @@ def checkerboard() -> sparse.csr_array:
     return board(40)
 
 
+def changed(rec: gm.Recommender, **parts: Any) -> gm.Recommender:
+    """A recommender with some parts in place of those of another."""
+    return gm.Recommender(replace(rec.now, **parts))
+
+
 def board(n: int) -> sparse.csr_array:
     user, item = np.indices((n, n))
     return sparse.csr_array(((user % 2 == item % 2) & (user != item)).astype(np.float32))
@@ -70,5 +76,5 @@ def recommender() -> gm.Recommender:
     """Built from the two above, in memory, with a hashing encoder, a blend that is not learned, and a trend."""
     config = gm.BuildConfig.of(factors=8, iterations=8, cache=False, learn_blend=False)
     built = gm.build(small_interactions(), small_catalog(), config=config, encoder=gm.HashEncoder(dim=32))
-    trendy = replace(built, blend=replace(built.blend, trend=0.1))
-    return replace(trendy, index=gm.FaissIndex(trendy.vectors))
+    trendy = changed(built, blend=replace(built.blend, trend=0.1))
+    return changed(trendy, index=gm.FaissIndex(trendy.vectors))

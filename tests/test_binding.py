@@ -1,6 +1,5 @@
 """From memory to disk and back: a loaded recommender answers as the built one did, byte for byte, or not at all."""
 
-import dataclasses
 import datetime
 import shutil
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import SIZE, small_catalog
+from conftest import SIZE, changed, small_catalog
 
 import geo_mf as gm
 from geo_mf import store
@@ -58,7 +57,7 @@ def test_everything_comes_back(recommender: gm.Recommender, loaded: gm.Recommend
 
 def test_a_learned_blend_comes_back(recommender: gm.Recommender, tmp_path: Path) -> None:
     blend = Blend(0.3, ((2, Weights(1, 0.8)), (2**31 - 1, Weights(1, 0))), Weights(0.25, 3), 1.75, 0.125, 30.0)
-    save(dataclasses.replace(recommender, blend=blend), tmp_path / "blend")
+    save(changed(recommender, blend=blend), tmp_path / "blend")
     assert gm.load(tmp_path / "blend").blend == blend
 
 
@@ -243,7 +242,7 @@ def test_a_column_that_parquet_does_not_know_is_refused_and_nothing_is_written(t
 
 
 def test_only_a_faiss_index_is_published(recommender: gm.Recommender, tmp_path: Path) -> None:
-    exact = dataclasses.replace(recommender, index=gm.ExactIndex(recommender.vectors))
+    exact = changed(recommender, index=gm.ExactIndex(recommender.vectors))
     assert exact.recommend(103).ids == recommender.recommend(103).ids
     with pytest.raises(InvalidInput, match=r"the index is ExactIndex; only a FaissIndex can be published"):
         save(exact, tmp_path / "exact")

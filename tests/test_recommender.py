@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SIZE, small_catalog
+from conftest import SIZE, changed, small_catalog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,7 +86,7 @@ def test_an_answer_obeys_its_contract(recommender: gm.Recommender, request: dict
         assert item.title == rec.titles[row(rec, item.id)]
     # What the history and the text added sums to the score; `because` names the largest shares.
     if len(found):
-        shares = rec._shares(query, places)
+        shares = rec.now._shares(query, places)
         names = [*rec.catalog.items.take(query.rows), *(["typed"] if query.typed is not None else []), "trend"]
         assert shares.sum(axis=0) == pytest.approx(scores[places], abs=1e-4)
         for place, item in enumerate(found):
@@ -202,7 +202,7 @@ def test_reasons_of_long_lists_are_those_of_short_ones(
     recommender: gm.Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = recommender.recommend(100, k=20, text="boats")
-    monkeypatch.setattr(gm.recommender, "EXPLAINED_TOGETHER", 3)
+    monkeypatch.setattr(gm.snapshot, "EXPLAINED_TOGETHER", 3)
     pieces = recommender.recommend(100, k=20, text="boats")
     assert pieces.ids == whole.ids
     for a, b in zip(pieces, whole, strict=True):
@@ -331,16 +331,16 @@ def test_query_vectors_of_known_users(recommender: gm.Recommender) -> None:
 def test_the_trend_moves_who_typed_nothing(recommender: gm.Recommender) -> None:
     crowd = np.zeros(SIZE + 3, np.float32)
     crowd[:SIZE] = np.arange(SIZE) - SIZE / 2
-    lately = dataclasses.replace(recommender, trend=crowd, blend=dataclasses.replace(recommender.blend, trend=100.0))
-    rec = dataclasses.replace(lately, index=gm.FaissIndex(lately.vectors))
+    lately = changed(recommender, trend=crowd, blend=dataclasses.replace(recommender.blend, trend=100.0))
+    rec = changed(lately, index=gm.FaissIndex(lately.vectors))
     assert rec.recommend(100, k=3, exclude_seen=False).ids == ["i23", "i22", "i21"]
     assert rec.recommend(history=["i1"], k=3).ids == ["i23", "i22", "i21"]
     first = rec.recommend(100, k=1, exclude_seen=False)[0]
     assert first.because[0].id is None and first.because[0].title == "popular lately"
     spread = float((rec.item_factors @ rec.query(100).behaviour).std())
     assert first.because[0].share == pytest.approx(100 * rec.trend[23] * spread, rel=1e-3)
-    plain = dataclasses.replace(recommender, blend=dataclasses.replace(recommender.blend, trend=0.0))
-    plain = dataclasses.replace(plain, index=gm.FaissIndex(plain.vectors))
+    plain = changed(recommender, blend=dataclasses.replace(recommender.blend, trend=0.0))
+    plain = changed(plain, index=gm.FaissIndex(plain.vectors))
     typed: list[dict[str, Any]] = [{"text": "boats"}, {"user": 100, "text": "boats"}]
     for call in [*typed, {"user": 100, "weights": (0, 1)}, {"history": ["bare", "i4"], "weights": (0, 2)}]:
         assert rec.recommend(**call).ids == plain.recommend(**call).ids
@@ -351,7 +351,7 @@ def test_the_trend_moves_who_typed_nothing(recommender: gm.Recommender) -> None:
 def test_trending(recommender: gm.Recommender) -> None:
     crowd = np.zeros(SIZE + 3, np.float32)
     crowd[:SIZE] = np.r_[1:SIZE, 1000]
-    rec = dataclasses.replace(recommender, touches=crowd)
+    rec = changed(recommender, touches=crowd)
     found = rec.trending(k=3)
     assert found.ids == ["i23", "i22", "i21"]
     assert found.scores == [1000, 23, 22]
@@ -437,7 +437,7 @@ def test_an_unknown_space(recommender: gm.Recommender) -> None:
 
 
 def test_another_encoder_is_refused_where_it_would_matter(recommender: gm.Recommender) -> None:
-    other = dataclasses.replace(recommender, encoder=gm.HashEncoder(dim=32, seed=1))
+    other = changed(recommender, encoder=gm.HashEncoder(dim=32, seed=1))
     assert other.recommend(100) == recommender.recommend(100)
     with pytest.raises(IncompatibleIndex, match=r"built by an encoder with fingerprint .* but hash-32 has"):
         other.recommend(text="snow")

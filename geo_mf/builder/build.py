@@ -22,6 +22,7 @@ from geo_mf.geometry.blend import Blend
 from geo_mf.index.exact import ExactIndex
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.recommender import Recommender
+from geo_mf.snapshot import Snapshot
 from geo_mf.store.binding import save
 from geo_mf.store.layout import LAYOUT
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
@@ -102,7 +103,7 @@ def build(
         "read": interactions.report.summary(),
         "encoder_name": source.name,
     }
-    rec = Recommender(
+    now = Snapshot(
         users=listed,
         catalog=catalog,
         history=matrix,
@@ -120,9 +121,10 @@ def build(
         card=card,
     )
     with clock.step("measure recall"):
-        card["recall_at_10"] = _recall(rec, vectors)
+        card["recall_at_10"] = _recall(now, vectors)
     card["config"] = config.model_dump()
     card["seconds"] = clock.seconds
+    rec = Recommender(now)
     if out is not None:
         with clock.step("publish"):
             save(rec, out)
@@ -175,12 +177,12 @@ def encoder_of(config: BuildConfig, catalog: Catalog) -> TextEncoder:
     return HashEncoder() if config.encoder == "hash" else SentenceEncoder(config.encoder)
 
 
-def _recall(rec: Recommender, vectors: np.ndarray) -> float:
+def _recall(now: Snapshot, vectors: np.ndarray) -> float:
     """Share of the true ten best items that the index finds, over queries of known users."""
-    users = np.random.default_rng(0).permutation(len(rec.users))[:RECALL_QUERIES]
-    queries = rec.queries(np.sort(users))
+    users = np.random.default_rng(0).permutation(len(now.users))[:RECALL_QUERIES]
+    queries = now.queries(np.sort(users))
     k = min(10, len(vectors))
-    found, best = rec.index.search(queries, k), ExactIndex(vectors).search(queries, k)
+    found, best = now.index.search(queries, k), ExactIndex(vectors).search(queries, k)
     # A tie at the last place may fall either way, so scores are compared and not rows.
     floor = best.scores[:, -1:] - 1e-4 * np.abs(best.scores[:, -1:])
     return float(np.mean(found.scores >= floor))

@@ -14,6 +14,7 @@ from geo_mf.data.ids import IdMap
 from geo_mf.errors import InvalidInput
 from geo_mf.evaluation.split import Split
 from geo_mf.recommender import Recommender
+from geo_mf.snapshot import Snapshot
 
 Part = Literal["blend", "factors", "text"]
 
@@ -26,7 +27,7 @@ class RecommenderScorer:
     item it does not hold scores -inf.
     """
 
-    rec: Recommender
+    rec: Snapshot
     users: IdMap
     items: IdMap
     part: Part = "blend"
@@ -77,7 +78,7 @@ class RecommenderScorer:
 def of_recommender(rec: Recommender, split: Split) -> tuple[RecommenderScorer, ...]:
     """The blend, and the factors alone: what text adds is their difference."""
     parts: Sequence[Part] = ("blend", "factors")
-    return tuple(RecommenderScorer(rec, split.users, split.items, part) for part in parts)
+    return tuple(RecommenderScorer(rec.now, split.users, split.items, part) for part in parts)
 
 
 def of_config(config: BuildConfig, split: Split, catalog: Catalog | None) -> tuple[RecommenderScorer, ...]:

@@ -16,6 +16,7 @@ from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.recommender import Recommender
+from geo_mf.snapshot import Snapshot
 from geo_mf.store.reading import Check, Contents, read_version
 from geo_mf.store.writing import publish
 from geo_mf.text.encoder import TextEncoder, encoder_from_spec
@@ -28,28 +29,29 @@ def save(rec: Recommender, out: str | Path) -> str:
         InvalidInput: its index is not a FaissIndex, Parquet cannot hold a column of its catalogue, or as in `publish`.
         OSError: as in `publish`.
     """
-    if not isinstance(rec.index, FaissIndex):
+    now = rec.now
+    if not isinstance(now.index, FaissIndex):
         raise InvalidInput(
-            f"the index is {type(rec.index).__name__}; only a FaissIndex can be published: use FaissIndex(rec.vectors)"
+            f"the index is {type(now.index).__name__}; only a FaissIndex can be published: use FaissIndex(rec.vectors)"
         )
     contents: dict[str, np.ndarray | pa.Table | bytes] = {
-        "user_ids": pa.table({"id": rec.users.ids}),
-        "item_ids": pa.table({"id": rec.catalog.items.ids}),
-        "texts": pa.table({"text": pa.array(rec.catalog.texts, pa.large_string())}),
-        "catalog": rec.catalog.table,
-        "user_factors": rec.user_factors,
-        "item_factors": rec.item_factors,
-        "embeddings": rec.embeddings,
-        "prior": rec.coefficients,
-        "touches": rec.touches,
-        "trend": rec.trend,
-        "history_starts": rec.history.indptr.astype(np.int64),
-        "history_items": rec.history.indices.astype(np.int32),
-        "history_weights": rec.history.data,
-        "index": rec.index.to_bytes(),
+        "user_ids": pa.table({"id": now.users.ids}),
+        "item_ids": pa.table({"id": now.catalog.items.ids}),
+        "texts": pa.table({"text": pa.array(now.catalog.texts, pa.large_string())}),
+        "catalog": now.catalog.table,
+        "user_factors": now.user_factors,
+        "item_factors": now.item_factors,
+        "embeddings": now.embeddings,
+        "prior": now.coefficients,
+        "touches": now.touches,
+        "trend": now.trend,
+        "history_starts": now.history.indptr.astype(np.int64),
+        "history_items": now.history.indices.astype(np.int32),
+        "history_weights": now.history.data,
+        "index": now.index.to_bytes(),
     }
     try:
-        return publish(out, contents, _meta(rec))
+        return publish(out, contents, _meta(now))
     except pa.ArrowNotImplementedError as error:
         raise InvalidInput(f"a column of the catalogue cannot be stored: {error}; drop it or convert it") from error
 
@@ -82,7 +84,7 @@ def load(
     users = IdMap(contents.table("user_ids").column("id"))
     factors, embeddings = contents.array("item_factors"), contents.array("embeddings")
     size, dim = len(items), factors.shape[1] + embeddings.shape[1] + 1
-    return Recommender(
+    now = Snapshot(
         users=users,
         catalog=_catalog(items, contents, meta["catalog"]),
         history=_history(contents, len(users), size),
@@ -99,29 +101,30 @@ def load(
         index=FaissIndex.from_bytes(contents.blob("index"), size=size, dim=dim),
         card=meta["card"] | {"version": manifest.version, "created": manifest.created.isoformat()},
     )
+    return Recommender(now)
 
 
-def _meta(rec: Recommender) -> dict[str, Any]:
+def _meta(now: Snapshot) -> dict[str, Any]:
     return {
         "kind": "recommender",
         "metric": "inner product",
         "encoder": {
-            "name": rec.encoder.name,
-            "spec": rec.encoder.spec(),
-            "fingerprint": rec.fingerprint,
-            "dim": int(rec.embeddings.shape[1]),
+            "name": now.encoder.name,
+            "spec": now.encoder.spec(),
+            "fingerprint": now.fingerprint,
+            "dim": int(now.embeddings.shape[1]),
         },
-        "objective": asdict(rec.objective),
+        "objective": asdict(now.objective),
         "blend": {
-            "scale": rec.blend.scale,
-            "by_history": [[longest, w.behaviour, w.text] for longest, w in rec.blend.by_history],
-            "with_text": [rec.blend.with_text.behaviour, rec.blend.with_text.text],
-            "cold_scale": rec.blend.cold_scale,
-            "trend": rec.blend.trend,
-            "half_life": rec.blend.half_life,
+            "scale": now.blend.scale,
+            "by_history": [[longest, w.behaviour, w.text] for longest, w in now.blend.by_history],
+            "with_text": [now.blend.with_text.behaviour, now.blend.with_text.text],
+            "cold_scale": now.blend.cold_scale,
+            "trend": now.blend.trend,
+            "half_life": now.blend.half_life,
         },
-        "catalog": {"id_column": rec.catalog.id_column, "title_column": rec.catalog.title_column},
-        "card": dict(rec.card),
+        "catalog": {"id_column": now.catalog.id_column, "title_column": now.catalog.title_column},
+        "card": dict(now.card),
     }
 
 
