@@ -14,8 +14,9 @@ class Query:
 
     Attributes:
         rows: int [n], catalogue rows of the history.
-        clicks: float32 [n], their weights.
+        clicks: float32 [n], their weights; negative for what is disliked.
         typed: float32 [dim] or None, the unit embedding of the typed text.
+        described: float32 [K] or None, the factor that text and attributes of the request predict.
         behaviour: float32 [K], the user's factor.
         text: float32 [dim], the typed text's embedding, else the history's profile; zero when there is neither.
         weights: a and b.
@@ -25,6 +26,7 @@ class Query:
     rows: np.ndarray
     clicks: np.ndarray
     typed: np.ndarray | None
+    described: np.ndarray | None
     behaviour: np.ndarray
     text: np.ndarray
     weights: Weights

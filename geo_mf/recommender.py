@@ -12,6 +12,7 @@ from geo_mf.data.ids import IdMap
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend
+from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import VectorIndex
 from geo_mf.query import Query
 from geo_mf.recommendations import Recommendations
@@ -40,6 +41,7 @@ class Recommender:
         *,
         history: Clicks | None = None,
         text: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
         k: int = 10,
         where: str | None = None,
         weights: tuple[float, float] | None = None,
@@ -49,8 +51,11 @@ class Recommender:
 
         Args:
             user: a known user's id. The user's factor is folded in from the stored history and, if given, `history`.
-            history: ids of items, or a mapping from id to weight (1 is one ordinary interaction).
+            history: ids of items, or a mapping from id to weight: 1 is one ordinary interaction, -1 a dislike, which
+                takes away from what is like it and stands against clicks on the same item.
             text: a sentence. It counts as one more item of the history, and as the text to look for.
+            attributes: values of the columns that the build took as features (`BuildConfig.attributes`), such as
+                {"genres": ["drama"], "year": 1994}. With the text, they describe one more item of the history.
             k: how many items.
             where: a condition over the catalogue's columns, such as "year >= 1990 and 'Drama' in genres"; it acts
                 inside the search.
@@ -66,7 +71,14 @@ class Recommender:
             IncompatibleIndex: the encoder is not the one that built the index.
         """
         return self.now.recommend(
-            user, history=history, text=text, k=k, where=where, weights=weights, exclude_seen=exclude_seen
+            user,
+            history=history,
+            text=text,
+            attributes=attributes,
+            k=k,
+            where=where,
+            weights=weights,
+            exclude_seen=exclude_seen,
         )
 
     def query(
@@ -75,10 +87,11 @@ class Recommender:
         *,
         history: Clicks | None = None,
         text: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
         weights: tuple[float, float] | None = None,
     ) -> Query:
         """What `recommend` searches with. Arguments and errors as there."""
-        return self.now.query(user, history=history, text=text, weights=weights)
+        return self.now.query(user, history=history, text=text, attributes=attributes, weights=weights)
 
     def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known.
@@ -167,9 +180,9 @@ class Recommender:
         return self.now.embeddings
 
     @property
-    def coefficients(self) -> np.ndarray:
-        """float32 [dim + 1, K], the prior: what text says about factors."""
-        return self.now.coefficients
+    def prior(self) -> Predictor:
+        """From features (text and attributes) to factors."""
+        return self.now.prior
 
     @property
     def objective(self) -> Objective:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import sparse
 
+from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.clicks import Clicks, click_rows
 from geo_mf.data.ids import IdMap
@@ -21,7 +22,8 @@ from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Blend, Spread, Weights
-from geo_mf.geometry.prior import apply as apply_prior
+from geo_mf.geometry.features import Filling
+from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import Hits, VectorIndex
 from geo_mf.query import Query
 from geo_mf.recommendations import Because, Recommendation, Recommendations, check_k, shortage
@@ -31,6 +33,9 @@ Space = Literal["blend", "factors", "text"]
 
 REASONS = 3
 """Items of the history that `because` names."""
+
+DISLIKED = 0.0
+"""The score that a disliked item ought to have; 1 is that of a click."""
 
 EXPLAINED_TOGETHER = 1024
 """Items whose reasons are worked out at once: a table of history x items."""
@@ -47,7 +52,9 @@ class Snapshot:
         user_factors: float32 [users, K].
         item_factors: float32 [items, K].
         embeddings: float32 [items, dim], unit length; a zero row for an item without text.
-        coefficients: float32 [dim + 1, K], the prior: what text says about factors.
+        prior: from features (text and attributes) to factors.
+        attributes: how the catalogue's columns become features.
+        filling: what stands for a missing text or for missing attributes.
         objective: the factorization's objective, for folding in.
         touches: float32 [items], how often each was touched of late (`trend.touches`); 0 for an untouched item.
         trend: float32 [items], `trend.column` of the touches.
@@ -64,7 +71,9 @@ class Snapshot:
     user_factors: np.ndarray
     item_factors: np.ndarray
     embeddings: np.ndarray
-    coefficients: np.ndarray
+    prior: Predictor
+    attributes: Attributes
+    filling: Filling
     objective: Objective
     touches: np.ndarray
     trend: np.ndarray
@@ -80,6 +89,7 @@ class Snapshot:
         *,
         history: Clicks | None = None,
         text: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
         k: int = 10,
         where: str | None = None,
         weights: tuple[float, float] | None = None,
@@ -87,7 +97,7 @@ class Snapshot:
     ) -> Recommendations:
         """The best items for a known user, for a few clicks, for a sentence, or for any mix of them."""
         check_k(k)
-        query = self.query(user, history=history, text=text, weights=weights)
+        query = self.query(user, history=history, text=text, attributes=attributes, weights=weights)
         allowed = None if where is None else self.catalog.mask(where)
         seen = query.rows if exclude_seen else query.rows[:0]
         if not self._speaks(query):
@@ -103,6 +113,7 @@ class Snapshot:
         *,
         history: Clicks | None = None,
         text: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
         weights: tuple[float, float] | None = None,
     ) -> Query:
         """What `recommend` searches with."""
@@ -110,25 +121,43 @@ class Snapshot:
         if text is not None and not isinstance(text, str):
             raise InvalidInput(f"text is {text!r}, a {type(text).__name__}; expected a sentence")
         words = (text or "").strip()
-        if not len(rows) and not words:
+        asked = self.attributes.encode_one({} if attributes is None else attributes)
+        if not len(rows) and not words and not asked.any():
             raise InvalidInput(
-                "nothing to go by: the history is empty and there is no text; give user=, history= (ids of items) "
-                "or text= (a sentence), or ask for trending()"
+                "nothing to go by: the history is empty, and there is no text and no attribute that any item has; give "
+                "user=, history= (ids of items), text= (a sentence) or attributes=, or ask for trending()"
             )
         typed = self._encode(words) if words else None
-        factors = self.item_factors[rows]
-        if typed is not None:
-            factors = np.concatenate([factors, apply_prior(self.coefficients, typed[None])])
-        amounts = clicks if typed is None else np.append(clicks, np.float32(1))
+        described = self._described(typed, asked)
         looked_for = (
             typed
             if typed is not None
             else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        behaviour = self.fold_in.solve(factors, self._balance.of_user(rows, amounts))
+        factors, amounts, wanted = self._system(rows, clicks, described)
+        behaviour = self.fold_in.solve(factors, amounts, wanted=wanted)
         trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
-        return Query(rows, clicks, typed, behaviour, looked_for, chosen, trend)
+        return Query(rows, clicks, typed, described, behaviour, looked_for, chosen, trend)
+
+    def _described(self, typed: np.ndarray | None, asked: np.ndarray) -> np.ndarray | None:
+        """float32 [K], the factor that an item of this text and these attributes would have; None without either."""
+        if typed is None and not asked.any():
+            return None
+        embedding = np.zeros(self.embeddings.shape[1], np.float32) if typed is None else typed
+        return self.prior(self.filling.features(embedding[None], asked[None]))[0]
+
+    def _system(
+        self, rows: np.ndarray, clicks: np.ndarray, described: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Factors [n, K], balanced weights [n] and wanted scores [n] of what the user's row is solved for: the history
+        and, as one ordinary click more, what was described."""
+        factors, amounts = self.item_factors[rows], np.abs(clicks)
+        wanted = np.where(clicks > 0, 1.0, DISLIKED)
+        if described is not None:
+            factors = np.concatenate([factors, described[None]])
+            amounts, wanted = np.append(amounts, np.float32(1)), np.append(wanted, 1.0)
+        return factors, self._balance.of_user(rows, amounts), wanted
 
     def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known."""
@@ -263,8 +292,12 @@ class Snapshot:
         if history is None:
             return rows, clicks
         given, weights = click_rows(history, self.catalog.items)
-        merged, place = np.unique(np.concatenate([rows, given]), return_inverse=True)
-        return merged, np.bincount(place, np.concatenate([clicks, weights]), len(merged)).astype(np.float32)
+        # A dislike stands, whatever was clicked before.
+        disliked = given[weights < 0]
+        kept, liked = ~np.isin(rows, disliked), (weights < 0) | ~np.isin(given, disliked)
+        merged, place = np.unique(np.concatenate([rows[kept], given[liked]]), return_inverse=True)
+        summed = np.bincount(place, np.concatenate([clicks[kept], weights[liked]]), len(merged))
+        return merged, summed.astype(np.float32)
 
     def _encode(self, text: str) -> np.ndarray:
         if self.encoder.fingerprint != self.fingerprint:
@@ -298,7 +331,8 @@ class Snapshot:
         names: list[tuple[Any, str]] = list(
             zip(self.catalog.items.take(query.rows), (self.titles[row] for row in query.rows), strict=True)
         )
-        names += [] if query.typed is None else [(None, "what you typed")]
+        asked = "what you typed" if query.typed is not None else "the attributes you named"
+        names += [] if query.described is None else [(None, asked)]
         names.append((None, "popular lately"))
         best = np.argsort(-shares, axis=0, kind="stable")[:REASONS]
         return [
@@ -311,19 +345,18 @@ class Snapshot:
 
         float64 [history + 1, found]; a column sums to the score.
         """
-        factors, amounts = self.item_factors[query.rows], query.clicks
         targets = self.embeddings[found].astype(np.float64)
         if query.typed is None:
             own = query.clicks.astype(np.float64)[:, None] * self.embeddings[query.rows]
             length = float(np.linalg.norm(own.sum(axis=0)))
             parts = own @ targets.T / (length if length > 1e-12 else np.inf)
         else:
-            factors = np.concatenate([factors, apply_prior(self.coefficients, query.typed[None])])
-            amounts = np.append(amounts, np.float32(1))
-            parts = np.zeros((len(amounts), len(found)))
-            parts[-1] = targets @ query.typed
-        balanced = self._balance.of_user(query.rows, amounts)
-        behaviour = self.fold_in.contributions(factors, balanced, self.item_factors[found])
+            parts = np.zeros((len(query.rows), len(found)))
+        if query.described is not None:
+            last = np.zeros(len(found)) if query.typed is None else targets @ query.typed
+            parts = np.vstack([parts, last])
+        factors, balanced, wanted = self._system(query.rows, query.clicks, query.described)
+        behaviour = wanted[:, None] * self.fold_in.contributions(factors, balanced, self.item_factors[found])
         crowd = query.weights.behaviour * self._crowd(query, found)
         return np.vstack([query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, crowd])
 

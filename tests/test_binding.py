@@ -31,7 +31,7 @@ def loaded(saved: Path) -> gm.Recommender:
     return gm.load(saved)
 
 
-ARRAYS = ("user_factors", "item_factors", "embeddings", "coefficients")
+ARRAYS = ("user_factors", "item_factors", "embeddings")
 
 
 def test_everything_comes_back(recommender: gm.Recommender, loaded: gm.Recommender) -> None:

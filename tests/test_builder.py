@@ -11,9 +11,10 @@ from conftest import SIZE, small_catalog, small_interactions
 from scipy import sparse
 
 import geo_mf as gm
-from geo_mf.builder.learning import learn_blend
-from geo_mf.builder.trial import with_cold_factors
+from geo_mf.builder.learning import learn
+from geo_mf.builder.trial import Described, with_cold_factors
 from geo_mf.errors import FitDiverged, InvalidInput
+from geo_mf.geometry.predictor import Predictor
 
 ENCODER = gm.HashEncoder(dim=32)
 QUICK: dict[str, Any] = {"factors": 8, "iterations": 2, "cache": False, "learn_blend": False}
@@ -182,15 +183,16 @@ def test_the_blend_is_learned_from_interactions_held_out() -> None:
     told = np.eye(20, dtype=np.float32)[topics]
     noise = np.eye(20, dtype=np.float32)[rng.permutation(topics)]
     config = gm.BuildConfig.of(factors=8, iterations=4)
-    by_text, by_noise = (learn_blend(matrix, embeddings, config) for embeddings in (told, noise))
+    by_text, by_noise = (learn(matrix, Described(rows, rows), config).blend for rows in (told, noise))
     assert by_text.weights(3, typed=False).text >= 0.5
     assert by_noise.weights(3, typed=False).text <= 0.1
     assert by_text.weights(3, typed=False).behaviour == 1
-    assert learn_blend(matrix, told, config) == by_text
+    assert learn(matrix, Described(told, told), config).blend == by_text
     assert matrix.nnz == 1200, "the input is left as it was"
     # The more is expected of cold items, the higher they stand; of nothing, nothing is given.
     scales = [
-        learn_blend(matrix, told, config.model_copy(update={"cold_share": share})).cold_scale for share in (0, 0.5, 1)
+        learn(matrix, Described(told, told), config.model_copy(update={"cold_share": share})).blend.cold_scale
+        for share in (0, 0.5, 1)
     ]
     assert scales == sorted(scales)
     assert scales[0] < scales[-1]
@@ -201,7 +203,9 @@ def test_cold_items_stand_at_their_scaled_prior(checkerboard: sparse.csr_array) 
     features = np.eye(2, dtype=np.float32)[np.arange(42) % 2]
     features[41] = 0
     model = gm.IALS(8, iterations=2, random_state=0).fit(cold, features)
-    factors = with_cold_factors(model, cold, features, 2.5)
+    assert model.prior_coefficients is not None
+    prior = Predictor.linear(model.prior_coefficients)
+    factors = with_cold_factors(model.item_factors, cold, features, prior, 2.5)
     assert np.array_equal(factors[:40], model.item_factors[:40])
     assert factors[40] == pytest.approx(2.5 * model.item_prior(features[40])[0], rel=1e-5)
     assert not factors[41].any()

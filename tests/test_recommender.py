@@ -143,7 +143,7 @@ def test_behaviour_is_the_row_solve_of_everything_given(recommender: gm.Recommen
     clicks["i2"] = clicks.get("i2", 0) + 2.5
     clicks["i3"] = clicks.get("i3", 0) + 1
     typed = rec.encoder.encode(["paths of snow"])[0]
-    prior = typed @ rec.coefficients[:-1] + rec.coefficients[-1]
+    prior = rec.prior(typed[None])[0]
     x = np.stack([*(rec.item_factors[row(rec, id)] for id in clicks), prior]).astype(float)
     weights = balanced(rec, [row(rec, id) for id in clicks], list(clicks.values()), typed=True)
     assert query.behaviour == pytest.approx(row_solve(rec, x, weights), abs=2e-6)

@@ -9,7 +9,7 @@ from scipy import sparse
 
 import geo_mf as gm
 from geo_mf.builder import trending
-from geo_mf.builder.learning import learn_blend
+from geo_mf.builder.learning import learn
 from geo_mf.geometry import trend
 from geo_mf.geometry.blend import Blend
 from geo_mf.geometry.trend import DAY, HALF_LIVES, TREND_WEIGHTS
@@ -72,12 +72,12 @@ def crowd(drift: bool, seed: int = 0) -> tuple[sparse.csr_array, np.ndarray]:
 
 
 def test_a_fashion_is_learned_and_an_evergreen_is_not_forgotten() -> None:
-    config, mute = gm.BuildConfig.of(factors=4, iterations=2), np.zeros((100, 1), np.float32)
+    config, mute = gm.BuildConfig.of(factors=4, iterations=2), Described(*[np.zeros((100, 1), np.float32)] * 2)
     moving, when = crowd(drift=True)
     learned = trending.learn(moving, when, mute, config, Blend(1.0))
     assert learned.half_life is not None and learned.half_life <= 30
     assert learned.trend == TREND_WEIGHTS[-1]
-    assert learn_blend(moving, mute, config, when) == learned, "also where there is no text"
+    assert learn(moving, mute, config, when).blend == learned, "also where there is no text"
     assert trending.learn(moving, when[::-1] * 0 + NOW, mute, config, Blend(1.0)) == Blend(1.0), "all at one moment"
     evergreen = trending.learn(*crowd(drift=False), mute, config, Blend(1.0))
     assert evergreen.half_life is None or evergreen.half_life > 100
@@ -88,7 +88,7 @@ def test_too_few_users_teach_nothing() -> None:
     few = np.flatnonzero(np.diff(moving.indptr))[:10]
     some = sparse.csr_array(moving[few])
     times = when[: some.nnz]
-    config, mute = gm.BuildConfig.of(factors=4, iterations=2), np.zeros((100, 1), np.float32)
+    config, mute = gm.BuildConfig.of(factors=4, iterations=2), Described(*[np.zeros((100, 1), np.float32)] * 2)
     assert trending.learn(some, times, mute, config, Blend(1.0)) == Blend(1.0)
 
 

@@ -11,14 +11,17 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.builder.config import BuildConfig
-from geo_mf.builder.learning import learn_blend
-from geo_mf.builder.trial import ials, text_scale, with_cold_factors
+from geo_mf.builder.learning import Learned, learn
+from geo_mf.builder.trial import Described, ials, predictor, text_scale, with_cold_factors
+from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import Interactions
 from geo_mf.errors import InvalidInput
 from geo_mf.geometry import blend, trend
 from geo_mf.geometry.blend import Blend
+from geo_mf.geometry.features import Filling
+from geo_mf.geometry.predictor import Shape
 from geo_mf.index.exact import ExactIndex
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.recommender import Recommender
@@ -75,23 +78,28 @@ def build(
     catalog = catalog if catalog is not None else Catalog.from_ids(interactions.items)
     listed, matrix, datetimes, unlisted = training(interactions, catalog, config)
     source = encoder or encoder_of(config, catalog)
+    attributes = Attributes.of(catalog.table, config.attributes)
     with clock.step("encode"):
         reader = CachedEncoder(source, EmbeddingCache()) if config.cache else source
         embeddings = reader.encode(catalog.texts, show_progress=show_progress)
-    learned = Blend(1.0)
+    described = attributes.encode(catalog.table)
+    filling = Filling.of(embeddings, described)
+    items = Described(embeddings, filling.features(embeddings, described))
+    found = Learned(Blend(1.0), Shape(0.0, config.prior_regularization))
     with clock.step("learn the blend"):
         if config.learn_blend:
-            learned = learn_blend(matrix, embeddings, config, datetimes)
+            found = learn(matrix, items, config, datetimes)
     with clock.step("factorize"):
-        model = ials(config).fit(matrix, embeddings, show_progress=show_progress)
+        model = ials(config, (len(listed), len(catalog))).fit(matrix, items.features, show_progress=show_progress)
+    with clock.step("predict cold items"):
+        prior = predictor(model, matrix, items.features, found.shape, config.seed)
+        factors = with_cold_factors(model.item_factors, matrix, items.features, prior, found.blend.cold_scale)
     with clock.step("index"):
-        learned = replace(learned, scale=text_scale(model, matrix, embeddings, config.seed))
-        factors = with_cold_factors(model, matrix, embeddings, learned.cold_scale)
+        learned = replace(found.blend, scale=text_scale(model, matrix, embeddings, config.seed))
         touches = trend.touches(matrix.indices, datetimes, len(catalog), learned.half_life)
-        crowd = trend.column(touches, embeddings, config.prior_regularization)
+        crowd = trend.column(touches, items.features, config.prior_regularization)
         vectors = blend.vectors(factors, embeddings, crowd, learned)
         index = FaissIndex(vectors)
-    coefficients = model.prior_coefficients
     card: dict[str, Any] = {
         "users": len(listed),
         "items": len(catalog),
@@ -110,7 +118,9 @@ def build(
         user_factors=model.user_factors,
         item_factors=factors,
         embeddings=embeddings,
-        coefficients=coefficients if coefficients is not None else np.zeros((0, config.factors), np.float32),
+        prior=prior,
+        attributes=attributes,
+        filling=filling,
         objective=model.objective,
         touches=touches,
         trend=crowd,

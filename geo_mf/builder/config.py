@@ -12,8 +12,8 @@ class BuildConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    factors: Annotated[int, Field(ge=1, le=4096)] = 128
-    """Length of a factor."""
+    factors: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Length of a factor; None chooses 128 to 512, by the number of users and items."""
     regularization: Annotated[float, Field(gt=0)] | None = None
     """lam: how strongly factors are pulled to zero, or to what the text says; None chooses it from the data."""
     unobserved_weight: Annotated[float, Field(ge=0)] | None = None
@@ -34,7 +34,7 @@ class BuildConfig(BaseModel):
     cg_steps: Annotated[int, Field(ge=1)] = 3
     """Conjugate gradient steps."""
     prior_regularization: Annotated[float, Field(gt=0)] = 3.0
-    """Shrinkage of the map from text to factors."""
+    """Shrinkage of the linear map from features to factors, which the fit alternates with."""
     weighting: Literal["log", "linear", "uniform"] = "log"
     """What an interaction's weight means: log(1 + weight), the weight itself, or nothing. Scaled to a mean of 1."""
     encoder: str | None = None
@@ -43,9 +43,11 @@ class BuildConfig(BaseModel):
     """Keep embeddings on disk, so that the next build encodes only new texts."""
     learn_blend: bool = True
     """Learn how much text, cold items and the trend should count; costs one more fit, with datetimes three."""
-    cold_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    attributes: tuple[str, ...] = ()
+    """Columns of the catalogue that are features beside the text: categories, lists, numbers, dates."""
+    cold_share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the interactions to come that you expect for items nobody has touched yet; it decides how high they
-    stand among the others. An untouched item is not an average one, so it is not their share of the catalogue."""
+    stand among the others. None: with datetimes, what such items got in the past, else their share of the catalogue."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores of the factorization, 0 for all."""
     seed: Annotated[int, Field(ge=0)] = 0

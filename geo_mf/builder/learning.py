@@ -1,48 +1,120 @@
-"""What a build learns on interactions held out: how much text and the trend count, how high cold items stand."""
+"""What a build learns on interactions held out: how text predicts factors, how much text and the trend count, how high
+cold items stand."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
 from geo_mf.builder import trending
 from geo_mf.builder.config import BuildConfig
-from geo_mf.builder.trial import HeldOut, Trial
+from geo_mf.builder.trial import CHUNK_SCORES, Described, HeldOut, Trial, predictors
 from geo_mf.geometry import blend, trend
 from geo_mf.geometry.blend import Blend
+from geo_mf.geometry.predictor import Predictor, Shape
+
+CURVED = 0.5
+"""gamma of the maps that are not linear."""
+ALPHAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+LEAST_COLD, MOST_COLD = 0.05, 0.5
+"""Bounds of the share of interactions to come that cold items are thought to get."""
 
 
-def learn_blend(
-    matrix: sparse.csr_array, embeddings: np.ndarray, config: BuildConfig, datetimes: np.ndarray | None = None
-) -> Blend:
+@dataclass(frozen=True)
+class Learned:
+    """What a build takes from the interactions held out.
+
+    Attributes:
+        blend: the query weights and scales.
+        shape: of the map from features to the factors of cold items.
+    """
+
+    blend: Blend
+    shape: Shape
+
+
+def learn(
+    matrix: sparse.csr_array, items: Described, config: BuildConfig, datetimes: np.ndarray | None = None
+) -> Learned:
     """Learn the blend's defaults from fits without some of the interactions.
 
     A tenth of the items is played cold: all their interactions are held out. Of each user of a sample, one more
-    interaction with a warm item is held out. The text's weight, by length of history, is the one that ranks the warm
-    items best among warm items. The scale of cold items is the one that ranks both best in one list of all items, the
-    cold ones counting as much as `config.cold_share` expects of them. What the trend counts is learned at moments of
-    the past, see `trending`.
+    interaction with a warm item is held out. The map from features to factors is the one that ranks the cold items best
+    among cold items. The text's weight, by length of history, is the one that ranks the warm items best among warm
+    items. The scale of cold items is the one that ranks both best in one list of all items, the cold ones counting as
+    much as `expected_cold_share`. What the trend counts is learned at moments of the past, see `trending`.
 
     Args:
         matrix: float32 CSR [users, items], the training weights.
-        embeddings: float32 [items, dim].
+        items: what is known of the items otherwise.
         config: settings of the fit, and the seed.
         datetimes: int64 [nnz], nanoseconds, of the stored entries; None when they are not known.
 
     Returns:
-        The blend, with a scale of 1: it depends on the final fit.
+        The blend, with a scale of 1: it depends on the final fit. And the shape of the map.
     """
-    out = HeldOut.of(matrix, embeddings, config.seed) if embeddings.any() else None
-    trial = None if out is None else Trial.of(matrix, out.kept, embeddings, config)
-    learned = Blend(1.0) if out is None or trial is None else Blend(1.0, _text_weights(trial, out))
+    shape = Shape(0.0, config.prior_regularization)
+    out = HeldOut.of(matrix, items.features, config.seed) if items.features.any() else None
+    trial = None if out is None else Trial.of(matrix, out.kept, items, config, shape)
+    learned = Blend(1.0)
+    if out is not None and trial is not None:
+        shape, prior = _shape(trial, out, config)
+        trial = replace(trial, prior=prior)
+        learned = Blend(1.0, _text_weights(trial, out))
     if datetimes is not None:
-        learned = trending.learn(matrix, datetimes, embeddings, config, learned)
+        learned = trending.learn(matrix, datetimes, items, config, learned)
     if out is None or trial is None or not (out.cold >= 0).any():
-        return learned
+        return Learned(learned, shape)
     times = None if datetimes is None else datetimes[out.kept]
-    touched = trend.touches(trial.train.indices, times, len(embeddings), learned.half_life)
-    crowd = trend.column(touched, embeddings, config.prior_regularization)
-    return replace(learned, cold_scale=_cold_scale(trial, out, learned, crowd, config.cold_share))
+    touched = trend.touches(trial.train.indices, times, len(items), learned.half_life)
+    crowd = trend.column(touched, items.features, config.prior_regularization)
+    share = expected_cold_share(matrix, items, config, datetimes)
+    return Learned(replace(learned, cold_scale=_cold_scale(trial, out, learned, crowd, share)), shape)
+
+
+def expected_cold_share(
+    matrix: sparse.csr_array, items: Described, config: BuildConfig, datetimes: np.ndarray | None
+) -> float:
+    """The share of the interactions to come that is expected to fall to items nobody has touched yet.
+
+    `config.cold_share`, if it is given. With datetimes, what fell to new items after moments of the past. Without, the
+    share of the catalogue that is untouched and has features: a new item is then taken to be wanted as often as another
+    one.
+    """
+    if config.cold_share is not None:
+        return config.cold_share
+    share = None if datetimes is None else trending.cold_share(matrix, datetimes)
+    if share is None:
+        untouched = np.bincount(matrix.indices, minlength=len(items)) == 0
+        share = float(np.mean(untouched & items.features.any(axis=1)))
+    return float(np.clip(share, LEAST_COLD, MOST_COLD))
+
+
+def _shape(trial: Trial, out: HeldOut, config: BuildConfig) -> tuple[Shape, Predictor]:
+    """The map that ranks held-out cold items best among cold items; the linear one unless another is clearly better.
+
+    Clearly: by more than a standard error of the difference.
+    """
+    linear = Shape(0.0, config.prior_regularization), trial.prior
+    met = np.flatnonzero(out.cold >= 0)
+    if not len(met):
+        return linear
+    features = trial.items.features
+    pool = np.flatnonzero(trial.untouched & features.any(axis=1))
+    maps = predictors(trial.model, trial.train, features, CURVED, ALPHAS, config.seed)
+    tried = [linear, *((Shape(CURVED, alpha), prior) for alpha, prior in zip(ALPHAS, maps, strict=True))]
+    users, targets = trial.model.user_factors[out.users[met]], np.searchsorted(pool, out.cold[met])
+    step = max(1, CHUNK_SCORES // len(pool))
+    found = np.zeros((len(tried), len(met)))
+    for j, (_, prior) in enumerate(tried):
+        factors = prior(features[pool])
+        for start in range(0, len(met), step):
+            chunk = slice(start, start + step)
+            scores = users[chunk] @ factors.T
+            found[j, chunk] = blend.gains(scores, targets[chunk], np.zeros(scores.shape, bool))
+    lead = found - found[0]
+    best = int(np.argmax(lead.mean(axis=1)))
+    return tried[best] if lead[best].mean() > lead[best].std() / np.sqrt(len(met)) else linear
 
 
 def _text_weights(trial: Trial, out: HeldOut) -> tuple[tuple[int, blend.Weights], ...]:

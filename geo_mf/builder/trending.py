@@ -11,9 +11,10 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.builder.config import BuildConfig
-from geo_mf.builder.trial import CHUNK_SCORES, VALIDATION_USERS, Trial, only
+from geo_mf.builder.trial import CHUNK_SCORES, VALIDATION_USERS, Described, Trial, only
 from geo_mf.geometry import blend, trend
 from geo_mf.geometry.blend import Blend
+from geo_mf.geometry.predictor import Shape
 
 MOMENTS = (0.6, 0.8)
 """Shares of the interactions that came before."""
@@ -26,7 +27,7 @@ FEWEST = 20
 
 
 def learn(
-    matrix: sparse.csr_array, datetimes: np.ndarray, embeddings: np.ndarray, config: BuildConfig, learned: Blend
+    matrix: sparse.csr_array, datetimes: np.ndarray, items: Described, config: BuildConfig, learned: Blend
 ) -> Blend:
     """`learned` with a half-life and the weight of the trend.
 
@@ -36,30 +37,45 @@ def learn(
     Args:
         matrix: float32 CSR [users, items].
         datetimes: int64 [nnz], nanoseconds, of the stored entries.
-        embeddings: float32 [items, dim].
+        items: what is known of the items otherwise.
         config: settings of the fits, and the seed.
         learned: gives the text's weights.
     """
     moments = [moment for share in MOMENTS if (moment := _Moment.of(matrix, datetimes, share, config.seed))]
     if sum(len(np.unique(moment.users)) for moment in moments) < FEWEST:
         return learned
-    size = len(embeddings)
+    size = len(items)
     found = np.zeros(len(trend.HALF_LIVES))
     for moment in moments:
-        items, times = matrix.indices[moment.before], datetimes[moment.before]
-        lists = [trend.touches(items, times, size, half_life) for half_life in trend.HALF_LIVES]
+        touched, times = matrix.indices[moment.before], datetimes[moment.before]
+        lists = [trend.touches(touched, times, size, half_life) for half_life in trend.HALF_LIVES]
         for chunk, hidden in moment.chunks(matrix, max(1, CHUNK_SCORES // size)):
-            for j, touched in enumerate(lists):
-                gains = blend.gains(np.broadcast_to(touched, hidden.shape), moment.targets[chunk], hidden)
+            for j, crowd in enumerate(lists):
+                gains = blend.gains(np.broadcast_to(crowd, hidden.shape), moment.targets[chunk], hidden)
                 found[j] += moment.weights[chunk] @ gains
     learned = replace(learned, half_life=trend.HALF_LIVES[int(np.argmax(found))])
-    return replace(learned, trend=_weight(matrix, datetimes, embeddings, config, learned, moments))
+    return replace(learned, trend=_weight(matrix, datetimes, items, config, learned, moments))
+
+
+def cold_share(matrix: sparse.csr_array, datetimes: np.ndarray) -> float | None:
+    """The share of the interactions after each of MOMENTS that fell to items nobody had touched before it.
+
+    None when nothing comes after any of them.
+    """
+    found = []
+    times = np.sort(datetimes)
+    for share in MOMENTS:
+        start, end = times[int(share * len(times))], times[min(int((share + HORIZON) * len(times)), len(times) - 1)]
+        after = matrix.indices[(datetimes > start) & (datetimes <= end)]
+        if len(after):
+            found.append(np.mean(~np.isin(after, matrix.indices[datetimes <= start])))
+    return float(np.mean(found)) if found else None
 
 
 def _weight(
     matrix: sparse.csr_array,
     datetimes: np.ndarray,
-    embeddings: np.ndarray,
+    items: Described,
     config: BuildConfig,
     learned: Blend,
     moments: "list[_Moment]",
@@ -72,9 +88,9 @@ def _weight(
             continue
         users += len(np.unique(moment.users[met]))
         asked, targets = moment.users[met], moment.targets[met]
-        trial = Trial.of(matrix, moment.before, embeddings, config)
-        touched = trend.touches(trial.train.indices, datetimes[moment.before], len(embeddings), learned.half_life)
-        crowd = trend.column(touched, embeddings, config.prior_regularization)
+        trial = Trial.of(matrix, moment.before, items, config, Shape(0.0, config.prior_regularization))
+        touched = trend.touches(trial.train.indices, datetimes[moment.before], len(items), learned.half_life)
+        crowd = trend.column(touched, items.features, config.prior_regularization)
         text_weights = trial.text_weights(asked, learned)[:, None]
         for chunk, behaviour, text, seen in trial.chunks(asked):
             scores = behaviour + text_weights[chunk] * text

@@ -97,7 +97,9 @@ class Sources:
 class Settings:
     """The settings of `BuildConfig`, which says what they mean at length."""
 
-    factors: Annotated[int, typer.Option(min=1, max=4096, help="Length of a factor.")] = 128
+    factors: Annotated[int | None, typer.Option(min=1, max=4096, help="Length of a factor; by default 128 to 512.")] = (
+        None
+    )
     regularization: Annotated[
         float | None, typer.Option(help="How strongly factors are pulled to what the text says; by default chosen.")
     ] = None
@@ -139,9 +141,13 @@ class Settings:
             help="Do not learn how much text and the trend count; saves one to three fits.",
         ),
     ] = False
+    attributes: Annotated[
+        str, typer.Option(help="Columns, separated by commas, that are features beside the text: genres,year.")
+    ] = ""
     cold_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the interactions to come that you expect for cold items.")
-    ] = 0.1
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the interactions to come that you expect for cold items."),
+    ] = None
     threads: Annotated[int, typer.Option(min=0, help="Cores of the factorization, 0 for all.")] = 0
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0
 
@@ -150,5 +156,6 @@ class Settings:
         from geo_mf.builder.config import BuildConfig
 
         settings = asdict(self)
+        settings["attributes"] = tuple(name.strip() for name in self.attributes.split(",") if name.strip())
         positive = {name: not settings.pop(f"no_{name}") for name in ("cache", "learn_blend")}
         return BuildConfig.of(**settings, **positive)

@@ -14,14 +14,14 @@ MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
 """Within these bounds a row solve keeps enough digits, whatever the mix."""
 
 Clicks = Sequence[Any] | Mapping[Any, float]
-"""Ids of items, or a mapping from id to weight; a weight of 1 is one ordinary interaction."""
+"""Ids of items, or a mapping from id to weight; 1 is one ordinary interaction, and -1 says that it is disliked."""
 
 
 def click_rows(clicks: Clicks, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
-    """Each click's row, int64 [n], and weight, float32 [n]; an item named twice is there twice.
+    """Each click's row, int64 [n], and weight, float32 [n], negative for a dislike; an item named twice is there twice.
 
     Raises:
-        InvalidInput: not a list or mapping of ids, or a weight outside MIN_WEIGHT..MAX_WEIGHT.
+        InvalidInput: not a list or mapping of ids, or the size of a weight outside MIN_WEIGHT..MAX_WEIGHT.
         UnknownId: an item that is not in `items`.
     """
     if isinstance(clicks, str | bytes):
@@ -35,11 +35,11 @@ def click_rows(clicks: Clicks, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     if given.dtype.kind not in "iuf":
         raise InvalidInput(f"weights of the history must be numbers, not {given.tolist()}")
-    wrong = ~((given >= MIN_WEIGHT) & (given <= MAX_WEIGHT))  # NaN is wrong too
+    wrong = ~((np.abs(given) >= MIN_WEIGHT) & (np.abs(given) <= MAX_WEIGHT))  # NaN is wrong too
     if wrong.any():
         raise InvalidInput(
             f"a weight of the history is {given[wrong][0]}; expected a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, "
-            "and around 1"
+            "around 1 for a click and, for a dislike, the same below zero, around -1"
         )
     try:
         return items.rows(ids).astype(np.int64), given.astype(np.float32)

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from geo_mf.builder import BuildConfig
 from geo_mf.builder.build import encoder_of, training
 from geo_mf.builder.trial import ials, settled
+from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.interactions import Interactions
 from geo_mf.errors import FitDiverged, InvalidInput
@@ -27,7 +28,9 @@ from geo_mf.evaluation.ranking import rank
 from geo_mf.evaluation.space import SEARCHABLE, Space
 from geo_mf.evaluation.split import Split, leave_last, random_split, temporal_split
 from geo_mf.evaluation.tuning import Tuning
+from geo_mf.factorize import matrices
 from geo_mf.factorize.checkpoint import fingerprint
+from geo_mf.geometry.features import Filling
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
 from geo_mf.text.encoder import TextEncoder
 
@@ -102,7 +105,10 @@ def tune(
         tqdm(total=trials, desc="tune", unit="trial", disable=not show_progress) as bar,
     ):
         reader = CachedEncoder(source, EmbeddingCache()) if config.cache else source
-        fit = _Fit(config, varied.epochs, held, reader.encode(catalog.texts, show_progress=show_progress))
+        embeddings = reader.encode(catalog.texts, show_progress=show_progress)
+        described = Attributes.of(catalog.table, config.attributes).encode(catalog.table)
+        features = Filling.of(embeddings, described).features(embeddings, described)
+        fit = _Fit(config, varied.epochs, held, features)
         while True:
             done = kept.records(opened)
             bar.update(len(done) - bar.n)
@@ -236,11 +242,11 @@ class _Fit:
         config: the settings that are not varied.
         epochs: the epochs after which to measure, rising.
         held: what to learn from, and what to judge by.
-        embeddings: float32 [items, dim].
+        features: float32 [items, dim], see `geo_mf.geometry.features`.
     """
 
-    def __init__(self, config: BuildConfig, epochs: Sequence[int], held: _HeldOut, embeddings: np.ndarray) -> None:
-        self._config, self._epochs, self._held, self._embeddings = config, epochs, held, embeddings
+    def __init__(self, config: BuildConfig, epochs: Sequence[int], held: _HeldOut, features: np.ndarray) -> None:
+        self._config, self._epochs, self._held, self._features = config, epochs, held, features
         self._matrices: dict[str, sparse.csr_array] = {}
 
     def __call__(self, settings: Mapping[str, Any], report: Callable[[int, float], None]) -> None:
@@ -253,7 +259,8 @@ class _Fit:
             if epoch + 1 in self._epochs:
                 report(epoch + 1, self._held.value(*factors()))
 
-        ials(config).fit(self._matrices[config.weighting], self._embeddings, watch=watch)
+        matrix = self._matrices[config.weighting]
+        ials(config, matrices.shape(matrix)).fit(matrix, self._features, watch=watch)
 
 
 def _check_budget(trials: int, seconds: float | None) -> None:

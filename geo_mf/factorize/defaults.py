@@ -26,8 +26,22 @@ MOST_UNOBSERVED = 0.5
 SHARE = 0.8
 MOST_SHARE = 0.5
 
+FEWEST_FACTORS, MOST_FACTORS = 128, 512
+MOST_NUMBERS = 2**27
+"""In both tables of factors together: 512 MB."""
+
 CHOSEN = {"nu": 0.7, "activity_discount": 0.25, "popularity_discount": 0.3}
 NAMED = {"nu": 1.0, "activity_discount": 0.0, "popularity_discount": 0.0}
+
+
+def factors_for(users: int, items: int) -> int:
+    """K for a build that leaves it open: a tenth of the shorter side, as a power of two between FEWEST_FACTORS and
+    MOST_FACTORS, halved while both tables would hold more than MOST_NUMBERS."""
+    rank = 2 ** int(np.clip(np.round(np.log2(max(1, min(users, items)) / 10)), 0, 30))
+    rank = int(np.clip(rank, FEWEST_FACTORS, MOST_FACTORS))
+    while rank > FEWEST_FACTORS and rank * (users + items) > MOST_NUMBERS:
+        rank //= 2
+    return rank
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,20 @@ class FoldIn:
         eigenvalues, basis = np.linalg.eigh(gram)
         return cls(basis, objective.unobserved_weight * np.maximum(eigenvalues, 0), size or len(factors), objective)
 
-    def solve(self, history: np.ndarray, weights: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
+    def solve(
+        self,
+        history: np.ndarray,
+        weights: np.ndarray,
+        prior: np.ndarray | None = None,
+        wanted: np.ndarray | None = None,
+    ) -> np.ndarray:
         """The factor of one row.
 
         Args:
             history: [n, K], the fixed side's factors of the history.
             weights: [n], positive.
             prior: [K] or None.
+            wanted: [n], the score that each should have; 1 if left out.
 
         Returns:
             float32 [K]; zero for an empty history without a prior.
@@ -57,14 +64,17 @@ class FoldIn:
         """
         try:
             with np.errstate(all="ignore"):  # what comes of it is named below
-                solved = self._solve(history, weights, prior).astype(np.float32)
+                y = np.ones(len(history)) if wanted is None else np.asarray(wanted, np.float64)
+                solved = self._solve(history, weights, y, prior).astype(np.float32)
         except linalg.LinAlgError as error:
             raise FitDiverged(f"a row's system is singular: {_REMEDY}") from error
         if not np.isfinite(solved).all():
             raise FitDiverged(f"a row's factor is not finite: {_REMEDY}")
         return solved
 
-    def _solve(self, history: np.ndarray, weights: np.ndarray, prior: np.ndarray | None) -> np.ndarray:
+    def _solve(
+        self, history: np.ndarray, weights: np.ndarray, wanted: np.ndarray, prior: np.ndarray | None
+    ) -> np.ndarray:
         x, c, diagonal, ridge = self._system(history, weights)
         n, rank = x.shape
         pull = np.zeros(rank) if prior is None else ridge * (prior.astype(np.float64) @ self.basis)
@@ -72,11 +82,12 @@ class FoldIn:
             y = np.sqrt(c)[:, None] * x
             start = pull / diagonal
             small = (y / diagonal) @ y.T + np.eye(n)
-            dual = linalg.solve(small, np.sqrt(c) - y @ start, assume_a="pos", check_finite=False) if n else np.zeros(0)
+            left = np.sqrt(c) * wanted - y @ start
+            dual = linalg.solve(small, left, assume_a="pos", check_finite=False) if n else np.zeros(0)
             rotated = start + (y.T @ dual) / diagonal
         else:
             rotated = linalg.solve(
-                (x.T * c) @ x + np.diag(diagonal), x.T @ c + pull, assume_a="pos", check_finite=False
+                (x.T * c) @ x + np.diag(diagonal), x.T @ (c * wanted) + pull, assume_a="pos", check_finite=False
             )
         return rotated @ self.basis.T
 
@@ -113,7 +124,7 @@ class FoldIn:
             targets: [m, K], the fixed side's factors of the scored items.
 
         Returns:
-            float64 [n, m]; a column sums to <solve(history, weights), target>.
+            float64 [n, m]; a column sums to <solve(history, weights), target>. A row scales with its wanted score.
         """
         x, c, diagonal, _ = self._system(history, weights)
         rotated = targets.astype(np.float64) @ self.basis

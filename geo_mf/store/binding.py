@@ -8,12 +8,15 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
+from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import ReadReport
 from geo_mf.errors import IncompatibleIndex, InvalidInput
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend, Weights
+from geo_mf.geometry.features import Filling
+from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
@@ -42,7 +45,9 @@ def save(rec: Recommender, out: str | Path) -> str:
         "user_factors": now.user_factors,
         "item_factors": now.item_factors,
         "embeddings": now.embeddings,
-        "prior": now.coefficients,
+        "prior": now.prior.coefficients,
+        "prior_landmarks": now.prior.landmarks,
+        "filling": np.concatenate([now.filling.text, now.filling.attributes]),
         "touches": now.touches,
         "trend": now.trend,
         "history_starts": now.history.indptr.astype(np.int64),
@@ -91,7 +96,9 @@ def load(
         user_factors=contents.array("user_factors"),
         item_factors=factors,
         embeddings=embeddings,
-        coefficients=contents.array("prior"),
+        prior=Predictor(contents.array("prior_landmarks"), meta["prior"]["bandwidth"], contents.array("prior")),
+        attributes=Attributes.from_spec(meta["prior"]["attributes"]),
+        filling=Filling(*np.split(contents.array("filling"), [embeddings.shape[1]])),
         objective=Objective(**meta["objective"]),
         touches=contents.array("touches"),
         trend=contents.array("trend"),
@@ -115,6 +122,7 @@ def _meta(now: Snapshot) -> dict[str, Any]:
             "dim": int(now.embeddings.shape[1]),
         },
         "objective": asdict(now.objective),
+        "prior": {"bandwidth": now.prior.bandwidth, "attributes": now.attributes.spec()},
         "blend": {
             "scale": now.blend.scale,
             "by_history": [[longest, w.behaviour, w.text] for longest, w in now.blend.by_history],
