@@ -54,6 +54,8 @@ class Snapshot:
         blend: scale of the text part, default weights, weight of the trend.
         encoder: turns a typed text into an embedding.
         fingerprint: of the encoder that made `embeddings`.
+        live: bool [items], False for an item that was removed. It keeps its row, as histories and factors still tell
+            taste, and is in no answer.
         index: over `blend.vectors`.
         card: what was built, from what, and how good it is (JSON).
     """
@@ -71,6 +73,7 @@ class Snapshot:
     blend: Blend
     encoder: TextEncoder
     fingerprint: str
+    live: np.ndarray
     index: VectorIndex
     card: Mapping[str, Any]
 
@@ -88,7 +91,7 @@ class Snapshot:
         """The best items for a known user, for a few clicks, for a sentence, or for any mix of them."""
         check_k(k)
         query = self.query(user, history=history, text=text, weights=weights)
-        allowed = None if where is None else self.catalog.mask(where)
+        allowed = None if where is None and self.live.all() else self._allowed(where)
         seen = query.rows if exclude_seen else query.rows[:0]
         if not self._speaks(query):
             reason = "neither behaviour nor text is known of what was given, or its weight is 0"
@@ -126,14 +129,14 @@ class Snapshot:
             else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        behaviour = self.fold_in.solve(factors, self._balance.of_user(rows, amounts))
+        behaviour = self.fold_in.solve(factors, self.balance.of_user(rows, amounts))
         trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, behaviour, looked_for, chosen, trend)
 
     def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known."""
         check_k(k)
-        candidates = np.flatnonzero(self.catalog.mask(where) & ~self.cold)[None]
+        candidates = np.flatnonzero(self._allowed(where) & ~self.cold)[None]
         hits = Hits.best(candidates, self.touches[candidates], min(k, len(self.catalog)))
         found = hits.rows[0][: hits.counts[0]]
         return Recommendations(
@@ -150,17 +153,17 @@ class Snapshot:
         shares = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
         if space not in shares:
             raise InvalidInput(f"space is {space!r}; expected one of {', '.join(shares)}")
-        row = _row(self.catalog.items, item, "item")
+        row = self._live_row(item)
         a, b = shares[space]
-        direction = self.item_factors[row] - self._mean_factor
-        along = self.item_factors @ direction - self._mean_factor @ direction
+        direction = self.item_factors[row] - self.mean_factor
+        along = self.item_factors @ direction - self.mean_factor @ direction
         lengths = self._factor_norms * self._factor_norms[row]
         behaviour = a * np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 1e-12)
         text = b * (self.embeddings @ self.embeddings[row])
         if not (behaviour.any() or text.any()):
             return Recommendations((), k, f"0 of {k}: nothing is known of {item!r} in the space {space!r}")
         score = behaviour + text
-        allowed = self.catalog.mask(where)
+        allowed = self._allowed(where)
         allowed[row] = False
         candidates = np.flatnonzero(allowed)[None]
         hits = Hits.best(candidates, score[candidates].astype(np.float32), min(k, len(score)))
@@ -171,7 +174,7 @@ class Snapshot:
     def audience(self, item: Any, *, k: int = 10) -> list[tuple[Any, float]]:
         """The known users an item would reach: (user id, score) of the k best who have not touched it."""
         check_k(k)
-        row = _row(self.catalog.items, item, "item")
+        row = self._live_row(item)
         if not (self.item_factors[row].any() or self.embeddings[row].any()):
             return []
         weights = self._user_weights
@@ -191,6 +194,11 @@ class Snapshot:
         profiles = blend.profiles(self.history[user_rows], self.embeddings)
         return blend.queries(factors, profiles, self._user_weights[user_rows], self._spread(factors))
 
+    @property
+    def features(self) -> np.ndarray:
+        """float32 [items, dim], what the prior and the trend are told of each item."""
+        return self.embeddings
+
     @cached_property
     def vectors(self) -> np.ndarray:
         """float32 [items, K + dim + 1], the indexed rows."""
@@ -202,13 +210,19 @@ class Snapshot:
         return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.catalog))
 
     @cached_property
-    def _balance(self) -> Balance:
+    def balance(self) -> Balance:
+        """The discounts of the history's weights, as in the fit."""
         return Balance.of(self.history, self.objective.activity_discount, self.objective.popularity_discount)
 
     @cached_property
     def cold(self) -> np.ndarray:
-        """bool [items]: nobody had touched the item when the index was built."""
+        """bool [items]: nobody has touched the item."""
         return np.bincount(self.history.indices, minlength=len(self.catalog)) == 0
+
+    def ready(self) -> "Snapshot":
+        """This snapshot, with all worked out that a first request would have to wait for."""
+        _ = self.titles, self.fold_in, self.balance, self._spread, self._any_text
+        return self
 
     @cached_property
     def titles(self) -> list[str]:
@@ -230,14 +244,14 @@ class Snapshot:
         return Spread.of(self.item_factors)
 
     @cached_property
-    def _mean_factor(self) -> np.ndarray:
+    def mean_factor(self) -> np.ndarray:
         """float32 [K], of the items that somebody touched."""
         return self.item_factors[~self.cold].mean(axis=0)
 
     @cached_property
     def _factor_norms(self) -> np.ndarray:
         """float32 [items], lengths of the item factors without their mean; 0 for an item without a factor."""
-        return np.linalg.norm(self.item_factors - self._mean_factor, axis=1) * self.item_factors.any(axis=1)
+        return np.linalg.norm(self.item_factors - self.mean_factor, axis=1) * self.item_factors.any(axis=1)
 
     @cached_property
     def _profile_scale(self) -> np.ndarray:
@@ -254,6 +268,16 @@ class Snapshot:
         chosen = [self.blend.weights(int(n), typed=False) for n in np.diff(self.history.indptr)]
         return np.asarray([(w.behaviour, w.text) for w in chosen], np.float32).reshape(-1, 2)
 
+    def _allowed(self, where: str | None) -> np.ndarray:
+        """bool [items]: not removed, and the condition holds."""
+        return self.catalog.mask(where) & self.live
+
+    def _live_row(self, item: Any) -> int:
+        row = _row(self.catalog.items, item, "item")
+        if not self.live[row]:
+            raise UnknownId(f"item: {item!r} was removed from this index; add_items brings it back")
+        return row
+
     def _history(self, user: Any, history: Clicks | None) -> tuple[np.ndarray, np.ndarray]:
         rows, clicks = np.zeros(0, np.int64), np.zeros(0, np.float32)
         if user is not None:
@@ -267,13 +291,17 @@ class Snapshot:
         return merged, np.bincount(place, np.concatenate([clicks, weights]), len(merged)).astype(np.float32)
 
     def _encode(self, text: str) -> np.ndarray:
+        self.check_encoder()
+        return self.encoder.encode([text], kind="query")[0]
+
+    def check_encoder(self) -> None:
+        """IncompatibleIndex unless the encoder is the one that made the embeddings."""
         if self.encoder.fingerprint != self.fingerprint:
             raise IncompatibleIndex(
                 f"this index was built by an encoder with fingerprint {self.fingerprint[:12]}, but "
                 f"{self.encoder.name} has {self.encoder.fingerprint[:12]}: load the index with the encoder that built "
                 "it, or build it again"
             )
-        return self.encoder.encode([text], kind="query")[0]
 
     def _speaks(self, query: Query) -> bool:
         """Whether the query can tell one item from another."""
@@ -322,7 +350,7 @@ class Snapshot:
             amounts = np.append(amounts, np.float32(1))
             parts = np.zeros((len(amounts), len(found)))
             parts[-1] = targets @ query.typed
-        balanced = self._balance.of_user(query.rows, amounts)
+        balanced = self.balance.of_user(query.rows, amounts)
         behaviour = self.fold_in.contributions(factors, balanced, self.item_factors[found])
         crowd = query.weights.behaviour * self._crowd(query, found)
         return np.vstack([query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, crowd])

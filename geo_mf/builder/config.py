@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from geo_mf.data.weighting import Meaning
 from geo_mf.errors import InvalidInput
 
 
@@ -35,7 +36,7 @@ class BuildConfig(BaseModel):
     """Conjugate gradient steps."""
     prior_regularization: Annotated[float, Field(gt=0)] = 3.0
     """Shrinkage of the map from text to factors."""
-    weighting: Literal["log", "linear", "uniform"] = "log"
+    weighting: Meaning = "log"
     """What an interaction's weight means: log(1 + weight), the weight itself, or nothing. Scaled to a mean of 1."""
     encoder: str | None = None
     """Model that reads the texts: a local folder, a hub name, "hash" (for tests); None is all-MiniLM-L6-v2."""

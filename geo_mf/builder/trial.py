@@ -11,6 +11,7 @@ from geo_mf.builder.config import BuildConfig
 from geo_mf.factorize.estimators import IALS
 from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Blend
+from geo_mf.geometry.prior import cold_factors
 
 VALIDATION_USERS = 10_000
 PLAYED_COLD = 0.1
@@ -50,15 +51,13 @@ def with_cold_factors(model: IALS, matrix: sparse.csr_array, embeddings: np.ndar
     cold = np.bincount(matrix.indices, minlength=len(embeddings)) == 0
     factors = model.item_factors.copy()
     if model.prior_coefficients is not None and cold.any():
-        factors[cold] = np.float32(scale) * model.item_prior(embeddings[cold])
+        factors[cold] = cold_factors(model.prior_coefficients, embeddings[cold], scale)
     return factors
 
 
 def text_scale(model: IALS, matrix: sparse.csr_array, embeddings: np.ndarray, seed: int) -> float:
     """`Blend.scale` of a fitted model, from a sample of its users."""
-    users = np.sort(np.random.default_rng(seed).permutation(len(model.user_factors))[: 4 * blend.SAMPLED_USERS])
-    sampled = blend.profiles(matrix[users], embeddings)
-    return blend.text_scale(model.user_factors[users], model.item_factors, sampled, embeddings, seed)
+    return blend.fitted_scale(model.user_factors, model.item_factors, matrix, embeddings, seed)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,16 @@ class _Side:
         return cls(histories, calls, jnp.asarray(ridge))
 
 
+def item_prior(
+    user_items: sparse.csr_array, features: np.ndarray, objective: ials.Objective, alpha: float
+) -> RidgePrior:
+    """The regression of item factors on features [items, dim] for a training matrix [users, items]: each item that was
+    touched weighs r_i, and `alpha` is the shrinkage of `RidgePrior`."""
+    popularity = np.bincount(user_items.indices, minlength=len(features))
+    weights = objective.ridge(popularity, len(user_items.indptr) - 1) / objective.regularization * (popularity > 0)
+    return RidgePrior.of(features, weights, alpha)
+
+
 def fit(
     user_items: sparse.csr_array,
     settings: Settings,

@@ -101,6 +101,11 @@ def _normal(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return total
 
 
+def cold_factors(coefficients: np.ndarray, features: np.ndarray, scale: float) -> np.ndarray:
+    """The factors float32 [n, K] of items that nobody has touched: `scale` times what their features say."""
+    return np.float32(scale) * apply(coefficients, features)
+
+
 def apply(coefficients: np.ndarray, features: np.ndarray) -> np.ndarray:
     """The prior of new items or texts: coefficients [dim + 1, K], features [n, dim] -> float32 [n, K]."""
     known = np.any(features != 0, axis=1)

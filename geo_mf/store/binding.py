@@ -45,6 +45,7 @@ def save(rec: Recommender, out: str | Path) -> str:
         "prior": now.coefficients,
         "touches": now.touches,
         "trend": now.trend,
+        "live": now.live,
         "history_starts": now.history.indptr.astype(np.int64),
         "history_items": now.history.indices.astype(np.int32),
         "history_weights": now.history.data,
@@ -95,6 +96,7 @@ def load(
         objective=Objective(**meta["objective"]),
         touches=contents.array("touches"),
         trend=contents.array("trend"),
+        live=contents.array("live") if "live" in contents.arrays else np.ones(size, bool),
         blend=_blend(meta["blend"]),
         encoder=encoder or encoder_from_spec(meta["encoder"]["spec"]),
         fingerprint=meta["encoder"]["fingerprint"],
@@ -123,7 +125,11 @@ def _meta(now: Snapshot) -> dict[str, Any]:
             "trend": now.blend.trend,
             "half_life": now.blend.half_life,
         },
-        "catalog": {"id_column": now.catalog.id_column, "title_column": now.catalog.title_column},
+        "catalog": {
+            "id_column": now.catalog.id_column,
+            "title_column": now.catalog.title_column,
+            "template": now.catalog.template,
+        },
         "card": dict(now.card),
     }
 
@@ -138,7 +144,8 @@ def _catalog(items: IdMap, contents: Contents, meta: dict[str, Any]) -> Catalog:
     n = len(items)
     texts = contents.table("texts").column("text").to_pylist()
     report = ReadReport(read=n, accepted=n, unit="row")
-    return Catalog(items, texts, contents.table("catalog"), meta["id_column"], meta["title_column"], report)
+    columns = meta["id_column"], meta["title_column"]
+    return Catalog(items, texts, contents.table("catalog"), *columns, report, meta.get("template"))
 
 
 def _history(contents: Contents, users: int, items: int) -> sparse.csr_array:
