@@ -57,9 +57,8 @@ def main() -> None:
     print(f"built in {time.perf_counter() - began:.1f} s: {rec}; encoder {rec.card['encoder_name']}")
 
     changes = rec.add_items(more)
-    print(
-        f"add {NEW:,} to {ITEMS:,}: {changes.seconds['rest']:.3f} s beside {changes.seconds['encode']:.2f} s of encoding"
-    )
+    rest, encode = changes.seconds["rest"], changes.seconds["encode"]
+    print(f"add {NEW:,} to {ITEMS:,}: {rest:.3f} s beside {encode:.2f} s of encoding")
     ids, titles = more.column("item_id").to_pylist(), more.column("title").to_pylist()
     found = [id in rec.recommend(text=title, weights=(0, 1)).ids for id, title in zip(ids[:100], titles, strict=False)]
     print(f"found at once by their own title: {np.mean(found):.0%} of 100")

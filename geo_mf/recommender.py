@@ -203,9 +203,12 @@ class Recommender:
 
         They are merged into the histories, as if the build had seen them: weights of one pair add up and are scaled as
         there. Then rows are solved exactly: new users against the items, the touched items against all users, the
-        touched users against the items. Each is within 1e-4, of the length of a factor, of what a refit's exact
-        half-epoch would give from the same factors of the other side. Rows that are not touched stay; only `refit`
-        moves them.
+        touched users against the items. Each lies within 1e-4, of its length, of what an exact half-epoch of a refit
+        gives from the same factors of the other side and the same prior. Rows that are not touched stay, as do the
+        prior and the blend, until `refit`.
+
+        Without a half-life the trend counts each pair once, with one each touch, which fades; a touch without a
+        datetime counts as one of now. Items that were removed are taken too: they still tell taste.
 
         Args:
             interactions: interactions, or what `read_interactions` takes, with the column names it expects. Those whose

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from conftest import SIZE, small_interactions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import csv, parquet
+from test_binding import COLUMNS, catalog_of, tiny
 
 import geo_mf as gm
 from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
@@ -374,6 +376,28 @@ def test_nothing_to_do_changes_nothing(rec: gm.Recommender) -> None:
     changes = rec.update_users(gm.Interactions.from_arrays([100, 100], ["who", "i1"], [1.0, 0.0]))
     assert (changes.unlisted, changes.interactions, changes.users) == (1, 0, 0)
     assert rec.now is before
+
+
+def test_columns_of_every_kind_grow_and_change(tmp_path: Path) -> None:
+    rec = tiny([1, 1, 2], ["a", "b", "b"], catalog_of(COLUMNS))
+    rec.add_items(pa.table({"item_id": ["e", "f", "g", "h"], **COLUMNS}))
+    assert rec.catalog.table.slice(4).select(list(COLUMNS)).equals(pa.table(COLUMNS))
+    rec.add_items(pa.table({"item_id": ["x"], "nothing": ["a first value"]}))
+    assert rec.catalog.table.column("nothing").to_pylist() == [*[None] * 8, "a first value"]
+    (tmp_path / "more.csv").write_text("item_id,string,half,flag,dictionary,large\ny,,1.5,true,b,7\n", encoding="utf-8")
+    rec.add_items(tmp_path / "more.csv")
+    told = {
+        name: rec.catalog.table.column(name)[-1].as_py() for name in ("string", "half", "flag", "dictionary", "large")
+    }
+    assert told == {"string": None, "half": 1.5, "flag": True, "dictionary": "b", "large": 7}
+    changed = pa.table({"item_id": ["a"], "list": [["q"]], "dictionary": ["new"], "decimal": [3.0]})
+    before = rec.catalog.table.slice(0, 1).to_pylist()[0]
+    rec.update_items(changed)
+    found = rec.catalog.table.slice(0, 1).to_pylist()[0]
+    assert found == before | {"list": ["q"], "dictionary": "new", "decimal": Decimal(3)}
+    assert rec.catalog.mask("'q' in list").tolist() == [True] + [False] * 9
+    gm.save(rec, tmp_path / "index")
+    assert gm.load(tmp_path / "index").catalog.table.num_rows == 10
 
 
 # --- users -------------------------------------------------------------------------------------------------------

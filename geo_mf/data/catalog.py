@@ -94,7 +94,7 @@ class Catalog:
             self,
             items=IdMap(pa.array(ids, type=self.items.type)),
             texts=[self.texts[int(row)] for row in positions],
-            table=self.table.take(pa.array(positions)),
+            table=_taken(self.table, positions),
         )
 
     def joined(self, more: "Catalog") -> "Catalog":
@@ -117,13 +117,20 @@ class Catalog:
         source = np.arange(len(self))
         source[rows] = len(self) + np.arange(len(rows))
         both = pa.concat_tables([self.table.cast(target), by.table.cast(target)])
-        return replace(self, texts=texts, table=both.take(pa.array(source)))
+        return replace(self, texts=texts, table=_taken(both, source))
 
     def mask(self, where: str | None) -> np.ndarray:
         """The items for which the expression holds, bool [n]; None allows every item. See `geo_mf.data.where`."""
         if where is None:
             return np.ones(len(self), dtype=bool)
         return row_mask(where, self.table)
+
+
+def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """These rows of a table, int64 [n], in this order."""
+    # Arrow cannot take rows of string views.
+    plain = [f.with_type(pa.large_string()) if pa.types.is_string_view(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(plain, metadata=table.schema.metadata)).take(pa.array(rows)).cast(table.schema)
 
 
 def _open_schema(schema: pa.Schema) -> pa.Schema:
