@@ -1,6 +1,7 @@
 """An index that changes while it is asked: it answers as one built anew from the same factors would."""
 
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -18,7 +19,7 @@ from pyarrow import csv, parquet
 from test_binding import COLUMNS, catalog_of, tiny
 
 import geo_mf as gm
-from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
+from geo_mf.errors import FitDiverged, IncompatibleIndex, InvalidInput, UnknownId
 from geo_mf.evaluation.scorers import of_recommender
 from geo_mf.evaluation.split import random_split
 from geo_mf.factorize.fit import Settings, fit, item_prior
@@ -599,6 +600,52 @@ def test_readers_never_wait_and_never_see_half_a_change(rec: gm.Recommender) -> 
         reader.join()
     assert failures == []
     assert answers > 0
+
+
+class Held(gm.HashEncoder):
+    """An encoder that waits until it is let go, and may fail then."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=32)
+        self.asked, self.go, self.fails = threading.Event(), threading.Event(), False
+
+    def encode(self, texts: Sequence[str], **options: Any) -> np.ndarray:
+        if options.get("kind") != "query":
+            self.asked.set()
+            assert self.go.wait(60)
+            if self.fails:
+                raise OSError("the model is gone")
+        return super().encode(texts, **options)
+
+
+def test_a_request_does_not_wait_for_a_write_and_a_write_that_fails_leaves_no_trace(rec: gm.Recommender) -> None:
+    encoder = Held()
+    one = gm.Recommender(replace(rec.now, encoder=encoder))
+    before = one.now
+    writer = threading.Thread(target=one.add_items, args=(table(["new"], [0]),))
+    writer.start()
+    assert encoder.asked.wait(60)
+    assert one.recommend(100) == rec.recommend(100), "the encoder still has not answered"
+    assert one.now is before
+    encoder.go.set()
+    writer.join()
+    assert "new" in one.catalog.items
+    encoder.fails, before = True, one.now
+    with pytest.raises(OSError, match="the model is gone"):
+        one.update_items(table(["new"], [1]))
+    assert one.now is before
+    assert one.remove_items(["new"]).removed == ("new",), "the next write is not locked out"
+
+
+def test_factors_that_are_not_finite_are_refused(rec: gm.Recommender) -> None:
+    card = {**rec.card, "config": {**rec.card["config"], "weighting": "linear"}, "weight_mean": 1.0}
+    rec.now = replace(rec.now, card=card)
+    huge = gm.Interactions.from_arrays([100, 555], ["i1", "i2"], [3e38, 3e38])
+    before = rec.now
+    with warnings.catch_warnings(), pytest.raises(FitDiverged, match="raise the regularization, or scale the weights"):
+        warnings.simplefilter("error")
+        rec.update_users(huge)
+    assert rec.now is before
 
 
 def test_writers_take_turns(rec: gm.Recommender) -> None:

@@ -35,7 +35,8 @@ class Weighting:
         if self.meaning == "uniform":
             return np.ones(len(given), np.float32)
         weights = np.log1p(given) if self.meaning == "log" else given
-        return (weights / np.float64(self.mean)).astype(np.float32)
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which a solve refuses
+            return (weights / np.float64(self.mean)).astype(np.float32)
 
     def given(self, scaled: np.ndarray) -> np.ndarray:
         """float64 [n], what was given, from what a fit saw; of "uniform" weights, ones."""
