@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from geo_mf.recommendations import Recommendations
     from geo_mf.recommender import Recommender
     from geo_mf.store import verify
-    from geo_mf.store.binding import load
+    from geo_mf.store.binding import load, save
     from geo_mf.text.encoder import HashEncoder, SentenceEncoder
 
 __version__ = "0.1.0"
@@ -64,6 +64,7 @@ _HOME = {
     "BuildConfig": "builder",
     "build": "builder",
     "load": "store.binding",
+    "save": "store.binding",
     "verify": "store",
     "Split": "evaluation.split",
     "evaluate": "evaluation.run",
@@ -100,6 +101,7 @@ __all__ = [
     "load",
     "read_catalog",
     "read_interactions",
+    "save",
     "tune",
     "verify",
 ]

@@ -1,32 +1,46 @@
 """The recommender: one index over behaviour and text, asked by any mix of a known user, clicks and a sentence."""
 
+import threading
+import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
 
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.clicks import Clicks
-from geo_mf.data.ids import IdMap
+from geo_mf.data.ids import IdMap, IdValues
+from geo_mf.data.interactions import Interactions
+from geo_mf.data.more import read_more
+from geo_mf.data.read import Source, read_interactions
+from geo_mf.errors import InvalidInput
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend
 from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import VectorIndex
+from geo_mf.living import items, refit, users
+from geo_mf.living.changes import ItemChanges, RefitReport, UserChanges
+from geo_mf.living.record import Record
 from geo_mf.query import Query
 from geo_mf.recommendations import Recommendations
 from geo_mf.snapshot import Snapshot, Space
+from geo_mf.text.cache import CachedEncoder, EmbeddingCache
 from geo_mf.text.encoder import TextEncoder
 
 __all__ = ["Recommender", "Space"]
 
 
 class Recommender:
-    """An index to ask.
+    """An index to ask, and to change while others ask.
 
     Each request, and each attribute that is read, works on the snapshot of the moment it began. Who reads several
-    attributes that must fit each other takes `rec.now` once and reads them there.
+    attributes that must fit each other takes `rec.now` once and reads them there. A write (`add_items`, `update_items`,
+    `remove_items`, `update_users`, `refit`) makes a new snapshot beside the old one and puts it in its place when it is
+    whole: no request waits for it, and a write that fails leaves everything as it was. Writes wait for each other. They
+    are in memory until `gm.save(rec, out)` publishes them.
 
     Attributes:
         now: everything the index holds at the moment.
@@ -34,6 +48,7 @@ class Recommender:
 
     def __init__(self, now: Snapshot) -> None:
         self.now = now
+        self._writing = threading.Lock()
 
     def recommend(
         self,
@@ -142,10 +157,139 @@ class Recommender:
         """Query vectors float32 [n, K + dim + 1] of known users by row, from their stored factors and profiles."""
         return self.now.queries(user_rows)
 
+    def add_items(self, source: Source | Catalog) -> ItemChanges:
+        """Add items. They are searchable at once, by their text and by the factor that it predicts.
+
+        Their texts are composed as at the build, and what they do not have of the catalogue's columns is missing. An
+        item that was removed may be added again: it keeps its history, and has the new text and columns.
+
+        Args:
+            source: what `read_catalog` takes, with the same id column; or a catalogue. All of it is added, or nothing.
+
+        Raises:
+            FileNotFoundError: no such file.
+            InvalidInput: an item is here already or occurs twice; a column is unknown, or of another type than here.
+            IncompatibleIndex: the encoder is not the one that built the index.
+        """
+        with self._writing:
+            edit = items.adding(self.now, read_more(source, self.now.catalog))
+            return self._write(edit, "added")
+
+    def update_items(self, source: Source | Catalog) -> ItemChanges:
+        """Change the text or the columns of items; columns that are not given stay as they are.
+
+        Where a text changed, the factor of an item that nobody touched is what the new text predicts, and that of
+        another one is solved again, exactly, from its history and the new prediction.
+
+        Args:
+            source: as in `add_items`.
+
+        Raises:
+            FileNotFoundError, InvalidInput, IncompatibleIndex: as in `add_items`.
+            UnknownId: an item that is not in the index, or not any more.
+        """
+        with self._writing:
+            edit = items.updating(self.now, read_more(source, self.now.catalog))
+            return self._write(edit, "updated")
+
+    def remove_items(self, ids: IdValues) -> ItemChanges:
+        """Take items out of every answer. Those who touched them keep them in their history, where they still count.
+
+        Args:
+            ids: a list or a column of ids.
+
+        Raises:
+            UnknownId: an item that is not in the index, or not any more; then none is removed.
+            InvalidInput: not a list of ids.
+        """
+        began = time.perf_counter()
+        with self._writing:
+            rows = np.unique(items.known_rows(self.now, ids))
+            if not len(rows):
+                return ItemChanges()
+            gone = tuple(self.now.catalog.items.take(rows))
+            self.now = items.without(self.now, rows).ready()
+        return ItemChanges(removed=gone, seconds={"rest": time.perf_counter() - began})
+
+    def update_users(self, interactions: Interactions | Source) -> UserChanges:
+        """Take in interactions of known or new users, without a fit.
+
+        They are merged into the histories, as if the build had seen them: weights of one pair add up and are scaled as
+        there. Then rows are solved exactly: new users against the items, the touched items against all users, the
+        touched users against the items. Each lies within 1e-4, of its length, of what an exact half-epoch of a refit
+        gives from the same factors of the other side and the same prior. Rows that are not touched stay, as do the
+        prior and the blend, until `refit`.
+
+        Without a half-life the trend counts each pair once, with one each touch, which fades; a touch without a
+        datetime counts as one of now. Items that were removed are taken too: they still tell taste.
+
+        Args:
+            interactions: interactions, or what `read_interactions` takes, with the column names it expects. Those whose
+                item the catalogue does not list are left out and counted.
+
+        Raises:
+            FileNotFoundError: no such file.
+            InvalidInput: a weight is negative, ids are of another kind than here, or the source cannot be read.
+            FitDiverged: a factor is not finite.
+        """
+        given = interactions if isinstance(interactions, Interactions) else read_interactions(interactions)
+        began = time.perf_counter()
+        with self._writing:
+            after, changes = users.with_interactions(self.now, given)
+            if after is not self.now:
+                self.now = after.ready()
+        return replace(changes, seconds={"all": time.perf_counter() - began})
+
+    def refit(self, iterations: int | None = None, *, show_progress: bool = False) -> RefitReport:
+        """Factorize the whole present history, beginning at the present factors.
+
+        The new space is turned to lie on the old one, which changes no score. The objective and the blend stay those of
+        the build. Requests go on meanwhile, other writes wait.
+
+        Args:
+            iterations: epochs; None takes as many as the build.
+            show_progress: a progress bar on stderr.
+
+        Returns:
+            How many of the nearest items are others than before, and how far the factors moved.
+
+        Raises:
+            InvalidInput: iterations < 1.
+            FitDiverged: the factors became infinite or NaN.
+        """
+        if iterations is not None and (
+            isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1
+        ):
+            raise InvalidInput(f"iterations is {iterations!r}; expected a whole number of at least 1, or None")
+        began = time.perf_counter()
+        with self._writing:
+            before, epochs = self.now, iterations or Record.of(self.now.card).iterations
+            after = refit.refitted(before, epochs, show_progress)
+            fitted = time.perf_counter() - began
+            self.now = after.ready()
+        report = refit.moved(before, after, epochs)
+        return replace(report, seconds={"fit": fitted, "rest": time.perf_counter() - began - fitted})
+
+    def _write(self, edit: items.Edit, verb: Literal["added", "updated"]) -> ItemChanges:
+        """Encode and put; the caller holds the lock."""
+        began, now = time.perf_counter(), self.now
+        if not len(edit.rows):
+            return ItemChanges()
+        now.check_encoder()
+        reader = CachedEncoder(now.encoder, EmbeddingCache()) if Record.of(now.card).cache else now.encoder
+        found = reader.encode(edit.texts) if edit.texts else np.zeros((0, now.embeddings.shape[1]), np.float32)
+        encoded = time.perf_counter()
+        self.now = items.put(now, edit, found).ready()
+        seconds = {"encode": encoded - began, "rest": time.perf_counter() - encoded}
+        ids = tuple(edit.part.items.ids.to_pylist())
+        return ItemChanges(**{verb: ids}, encoded=len(edit.texts), seconds=seconds)
+
     def __repr__(self) -> str:
         now = self.now
+        removed = int(np.count_nonzero(~now.live))
         return (
-            f"Recommender({len(now.users):,} users, {len(now.catalog):,} items, {int(now.cold.sum()):,} cold; "
+            f"Recommender({len(now.users):,} users, {len(now.catalog):,} items, {int(now.cold.sum()):,} cold"
+            f"{f', {removed:,} removed' if removed else ''}; "
             f"{now.item_factors.shape[1]} factors + {now.embeddings.shape[1]} text dimensions)"
         )
 
@@ -238,6 +382,11 @@ class Recommender:
     def cold(self) -> np.ndarray:
         """bool [items]: nobody has touched the item."""
         return self.now.cold
+
+    @property
+    def live(self) -> np.ndarray:
+        """bool [items], False for an item that was removed: it keeps its row, and is in no answer."""
+        return self.now.live
 
     @property
     def titles(self) -> list[str]:

@@ -61,6 +61,8 @@ class Snapshot:
         blend: scale of the text part, default weights, weight of the trend.
         encoder: turns a typed text into an embedding.
         fingerprint: of the encoder that made `embeddings`.
+        live: bool [items], False for an item that was removed. It keeps its row, as histories and factors still tell
+            taste, and is in no answer.
         index: over `blend.vectors`.
         card: what was built, from what, and how good it is (JSON).
     """
@@ -80,6 +82,7 @@ class Snapshot:
     blend: Blend
     encoder: TextEncoder
     fingerprint: str
+    live: np.ndarray
     index: VectorIndex
     card: Mapping[str, Any]
 
@@ -98,7 +101,7 @@ class Snapshot:
         """The best items for a known user, for a few clicks, for a sentence, or for any mix of them."""
         check_k(k)
         query = self.query(user, history=history, text=text, attributes=attributes, weights=weights)
-        allowed = None if where is None else self.catalog.mask(where)
+        allowed = None if where is None and self.live.all() else self._allowed(where)
         seen = query.rows if exclude_seen else query.rows[:0]
         if not self._speaks(query):
             reason = "neither behaviour nor text is known of what was given, or its weight is 0"
@@ -124,8 +127,8 @@ class Snapshot:
         asked = self.attributes.encode_one({} if attributes is None else attributes)
         if not len(rows) and not words and not asked.any():
             raise InvalidInput(
-                "nothing to go by: the history is empty, and there is no text and no attribute that any item has; give "
-                "user=, history= (ids of items), text= (a sentence) or attributes=, or ask for trending()"
+                "nothing to go by: the history is empty and there is no text; give user=, history= (ids of items), "
+                "text= (a sentence) or attributes= that some item has, or ask for trending()"
             )
         typed = self._encode(words) if words else None
         described = self._described(typed, asked)
@@ -157,12 +160,12 @@ class Snapshot:
         if described is not None:
             factors = np.concatenate([factors, described[None]])
             amounts, wanted = np.append(amounts, np.float32(1)), np.append(wanted, 1.0)
-        return factors, self._balance.of_user(rows, amounts), wanted
+        return factors, self.balance.of_user(rows, amounts), wanted
 
     def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known."""
         check_k(k)
-        candidates = np.flatnonzero(self.catalog.mask(where) & ~self.cold)[None]
+        candidates = np.flatnonzero(self._allowed(where) & ~self.cold)[None]
         hits = Hits.best(candidates, self.touches[candidates], min(k, len(self.catalog)))
         found = hits.rows[0][: hits.counts[0]]
         return Recommendations(
@@ -179,17 +182,17 @@ class Snapshot:
         shares = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
         if space not in shares:
             raise InvalidInput(f"space is {space!r}; expected one of {', '.join(shares)}")
-        row = _row(self.catalog.items, item, "item")
+        row = self._live_row(item)
         a, b = shares[space]
-        direction = self.item_factors[row] - self._mean_factor
-        along = self.item_factors @ direction - self._mean_factor @ direction
+        direction = self.item_factors[row] - self.mean_factor
+        along = self.item_factors @ direction - self.mean_factor @ direction
         lengths = self._factor_norms * self._factor_norms[row]
         behaviour = a * np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 1e-12)
         text = b * (self.embeddings @ self.embeddings[row])
         if not (behaviour.any() or text.any()):
             return Recommendations((), k, f"0 of {k}: nothing is known of {item!r} in the space {space!r}")
         score = behaviour + text
-        allowed = self.catalog.mask(where)
+        allowed = self._allowed(where)
         allowed[row] = False
         candidates = np.flatnonzero(allowed)[None]
         hits = Hits.best(candidates, score[candidates].astype(np.float32), min(k, len(score)))
@@ -200,7 +203,7 @@ class Snapshot:
     def audience(self, item: Any, *, k: int = 10) -> list[tuple[Any, float]]:
         """The known users an item would reach: (user id, score) of the k best who have not touched it."""
         check_k(k)
-        row = _row(self.catalog.items, item, "item")
+        row = self._live_row(item)
         if not (self.item_factors[row].any() or self.embeddings[row].any()):
             return []
         weights = self._user_weights
@@ -221,6 +224,11 @@ class Snapshot:
         return blend.queries(factors, profiles, self._user_weights[user_rows], self._spread(factors))
 
     @cached_property
+    def features(self) -> np.ndarray:
+        """float32 [items, dim + dim_a], what the prior and the trend are told of each item."""
+        return self.filling.features(self.embeddings, self.attributes.encode(self.catalog.table))
+
+    @cached_property
     def vectors(self) -> np.ndarray:
         """float32 [items, K + dim + 1], the indexed rows."""
         return blend.vectors(self.item_factors, self.embeddings, self.trend, self.blend)
@@ -231,13 +239,19 @@ class Snapshot:
         return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.catalog))
 
     @cached_property
-    def _balance(self) -> Balance:
+    def balance(self) -> Balance:
+        """The discounts of the history's weights, as in the fit."""
         return Balance.of(self.history, self.objective.activity_discount, self.objective.popularity_discount)
 
     @cached_property
     def cold(self) -> np.ndarray:
-        """bool [items]: nobody had touched the item when the index was built."""
+        """bool [items]: nobody has touched the item."""
         return np.bincount(self.history.indices, minlength=len(self.catalog)) == 0
+
+    def ready(self) -> "Snapshot":
+        """This snapshot, with all worked out that a first request would have to wait for."""
+        _ = self.titles, self.fold_in, self.balance, self._spread, self._any_text
+        return self
 
     @cached_property
     def titles(self) -> list[str]:
@@ -259,14 +273,14 @@ class Snapshot:
         return Spread.of(self.item_factors)
 
     @cached_property
-    def _mean_factor(self) -> np.ndarray:
+    def mean_factor(self) -> np.ndarray:
         """float32 [K], of the items that somebody touched."""
         return self.item_factors[~self.cold].mean(axis=0)
 
     @cached_property
     def _factor_norms(self) -> np.ndarray:
         """float32 [items], lengths of the item factors without their mean; 0 for an item without a factor."""
-        return np.linalg.norm(self.item_factors - self._mean_factor, axis=1) * self.item_factors.any(axis=1)
+        return np.linalg.norm(self.item_factors - self.mean_factor, axis=1) * self.item_factors.any(axis=1)
 
     @cached_property
     def _profile_scale(self) -> np.ndarray:
@@ -282,6 +296,16 @@ class Snapshot:
         """float32 [users, 2]: the default weights of each known user."""
         chosen = [self.blend.weights(int(n), typed=False) for n in np.diff(self.history.indptr)]
         return np.asarray([(w.behaviour, w.text) for w in chosen], np.float32).reshape(-1, 2)
+
+    def _allowed(self, where: str | None) -> np.ndarray:
+        """bool [items]: not removed, and the condition holds."""
+        return self.catalog.mask(where) & self.live
+
+    def _live_row(self, item: Any) -> int:
+        row = _row(self.catalog.items, item, "item")
+        if not self.live[row]:
+            raise UnknownId(f"item: {item!r} was removed from this index; add_items brings it back")
+        return row
 
     def _history(self, user: Any, history: Clicks | None) -> tuple[np.ndarray, np.ndarray]:
         rows, clicks = np.zeros(0, np.int64), np.zeros(0, np.float32)
@@ -300,13 +324,17 @@ class Snapshot:
         return merged, summed.astype(np.float32)
 
     def _encode(self, text: str) -> np.ndarray:
+        self.check_encoder()
+        return self.encoder.encode([text], kind="query")[0]
+
+    def check_encoder(self) -> None:
+        """IncompatibleIndex unless the encoder is the one that made the embeddings."""
         if self.encoder.fingerprint != self.fingerprint:
             raise IncompatibleIndex(
                 f"this index was built by an encoder with fingerprint {self.fingerprint[:12]}, but "
                 f"{self.encoder.name} has {self.encoder.fingerprint[:12]}: load the index with the encoder that built "
                 "it, or build it again"
             )
-        return self.encoder.encode([text], kind="query")[0]
 
     def _speaks(self, query: Query) -> bool:
         """Whether the query can tell one item from another."""

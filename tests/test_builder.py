@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SIZE, small_catalog, small_interactions
+from conftest import SIZE, board, small_catalog, small_interactions
 from scipy import sparse
 
 import geo_mf as gm
@@ -49,6 +49,10 @@ def test_the_card_counts_what_went_in(recommender: gm.Recommender) -> None:
         "items_without_text": 1,
         "interactions": SIZE * (SIZE // 2 - 1),
         "unlisted_interactions": 1,
+        "weight_mean": pytest.approx(
+            np.log1p(1 + np.indices((SIZE, SIZE)).sum(0) % 3)[board(SIZE).toarray() > 0].mean()
+        ),
+        "newest": None,
         "encoded_texts": 16,
         "read": f"{SIZE * (SIZE // 2 - 1) + 1} rows read, {SIZE * (SIZE // 2 - 1) + 1} accepted",
         "encoder_name": "hash-32",

@@ -227,3 +227,18 @@ def test_inputs_are_not_mutated() -> None:
     values = np.array([3, 1, 3])
     IdMap.encode(values)
     assert values.tolist() == [3, 1, 3] and values.flags.writeable
+
+
+def test_joined_maps_keep_their_rows_and_their_kind() -> None:
+    assert IdMap(["a"]).joined(IdMap(["b", "c"])) == IdMap(["a", "b", "c"])
+    assert IdMap([]).joined(IdMap([1])) == IdMap([1])
+    wide = IdMap([1, 2]).joined(IdMap(pa.array([2**63], pa.uint64())))
+    assert wide.row(2**63) == 2 and wide.row(1) == 0
+    with pytest.raises(
+        InvalidInput, match="the new ids are integers, such as 1, but ids here are strings, such as 'a'"
+    ):
+        IdMap(["a"]).joined(IdMap([1]))
+    with pytest.raises(InvalidInput, match="the new ids do not go with those here"):
+        IdMap([-1]).joined(IdMap(pa.array([2**63], pa.uint64())))
+    with pytest.raises(InvalidInput, match="ids must be unique, but 'a'"):
+        IdMap(["a"]).joined(IdMap(["a"]))

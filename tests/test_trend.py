@@ -10,6 +10,7 @@ from scipy import sparse
 import geo_mf as gm
 from geo_mf.builder import trending
 from geo_mf.builder.learning import learn
+from geo_mf.builder.trial import Described
 from geo_mf.geometry import trend
 from geo_mf.geometry.blend import Blend
 from geo_mf.geometry.trend import DAY, HALF_LIVES, TREND_WEIGHTS

@@ -40,7 +40,7 @@ DISCOUNTS = {"activity_discount": 0.0, "popularity_discount": 0.0}
 CONFIG = BuildConfig.of(factors=8, iterations=4, encoder="hash", cache=False, learn_blend=False, **NUMBERS, **DISCOUNTS)
 TRIALS = 12
 
-TWO = BuildConfig.of(iterations=2, **NUMBERS, **DISCOUNTS)
+TWO = BuildConfig.of(factors=128, iterations=2, **NUMBERS, **DISCOUNTS)
 """For searches whose fits are made up: measured after 2, 3 and 4 epochs."""
 
 

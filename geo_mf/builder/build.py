@@ -17,7 +17,9 @@ from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import Interactions
+from geo_mf.data.weighting import Weighting
 from geo_mf.errors import InvalidInput
+from geo_mf.factorize import matrices
 from geo_mf.geometry import blend, trend
 from geo_mf.geometry.blend import Blend
 from geo_mf.geometry.features import Filling
@@ -76,7 +78,8 @@ def build(
         LAYOUT.checked_root(out)  # a bad name is told before the work, not after it
     clock = _Clock()
     catalog = catalog if catalog is not None else Catalog.from_ids(interactions.items)
-    listed, matrix, datetimes, unlisted = training(interactions, catalog, config)
+    data = training(interactions, catalog, config)
+    matrix, datetimes = data.matrix, data.datetimes
     source = encoder or encoder_of(config, catalog)
     attributes = Attributes.of(catalog.table, config.attributes)
     with clock.step("encode"):
@@ -90,7 +93,7 @@ def build(
         if config.learn_blend:
             found = learn(matrix, items, config, datetimes)
     with clock.step("factorize"):
-        model = ials(config, (len(listed), len(catalog))).fit(matrix, items.features, show_progress=show_progress)
+        model = ials(config, matrices.shape(matrix)).fit(matrix, items.features, show_progress=show_progress)
     with clock.step("predict cold items"):
         prior = predictor(model, matrix, items.features, found.shape, config.seed)
         factors = with_cold_factors(model.item_factors, matrix, items.features, prior, found.blend.cold_scale)
@@ -101,18 +104,20 @@ def build(
         vectors = blend.vectors(factors, embeddings, crowd, learned)
         index = FaissIndex(vectors)
     card: dict[str, Any] = {
-        "users": len(listed),
+        "users": len(data.users),
         "items": len(catalog),
         "cold_items": int(np.count_nonzero(np.bincount(matrix.indices, minlength=len(catalog)) == 0)),
         "items_without_text": int(np.count_nonzero(~embeddings.any(axis=1))),
         "interactions": int(matrix.nnz),
-        "unlisted_interactions": unlisted,
+        "unlisted_interactions": data.unlisted,
+        "weight_mean": data.weighting.mean,
+        "newest": None if datetimes is None else int(datetimes.max()),
         "encoded_texts": reader.misses if isinstance(reader, CachedEncoder) else len(distinct_texts(catalog.texts)[0]),
         "read": interactions.report.summary(),
         "encoder_name": source.name,
     }
     now = Snapshot(
-        users=listed,
+        users=data.users,
         catalog=catalog,
         history=matrix,
         user_factors=model.user_factors,
@@ -127,12 +132,13 @@ def build(
         blend=learned,
         encoder=source,
         fingerprint=source.fingerprint,
+        live=np.ones(len(catalog), bool),
         index=index,
         card=card,
     )
     with clock.step("measure recall"):
         card["recall_at_10"] = _recall(now, vectors)
-    card["config"] = config.model_dump()
+    card["config"] = config.model_dump(mode="json")
     card["seconds"] = clock.seconds
     rec = Recommender(now)
     if out is not None:
@@ -141,10 +147,27 @@ def build(
     return rec
 
 
-def training(
-    interactions: Interactions, catalog: Catalog, config: BuildConfig
-) -> tuple[IdMap, sparse.csr_array, np.ndarray | None, int]:
-    """Users with something to learn from, their weights as CSR, when, and how many rows the catalogue does not list."""
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a build learns from.
+
+    Attributes:
+        users: those with something to learn from.
+        matrix: float32 CSR [users, items], weights with a mean of 1.
+        datetimes: int64 [nnz], nanoseconds, the newest of each stored entry; None when they are not known.
+        unlisted: how many interactions were left out because the catalogue does not list their item.
+        weighting: how the weights came to their mean of 1.
+    """
+
+    users: IdMap
+    matrix: sparse.csr_array
+    datetimes: np.ndarray | None
+    unlisted: int
+    weighting: Weighting
+
+
+def training(interactions: Interactions, catalog: Catalog, config: BuildConfig) -> Training:
+    """What a build would learn from. Raises InvalidInput for negative weights, and when nothing is left."""
     listed, unlisted = interactions.align(items=catalog.items)
     rows = listed.to_csr()
     if rows.nnz == 0:
@@ -161,12 +184,9 @@ def training(
             f"the interactions hold a negative weight ({matrix.data.min():g}): weights say how sure an interaction is; "
             "leave dislikes out, for example with min_weight"
         )
-    if config.weighting == "uniform":
-        matrix.data = np.ones_like(matrix.data)
-    else:
-        weights = np.log1p(matrix.data) if config.weighting == "log" else matrix.data
-        matrix.data = (weights / weights.mean(dtype=np.float64)).astype(np.float32)
-    return IdMap(listed.users.ids.take(known)), matrix, _datetimes(listed, rows), unlisted
+    weighting = Weighting.of(matrix.data, config.weighting)
+    matrix.data = weighting.scaled(matrix.data)
+    return Training(IdMap(listed.users.ids.take(known)), matrix, _datetimes(listed, rows), unlisted, weighting)
 
 
 def _datetimes(interactions: Interactions, stored: sparse.csr_array) -> np.ndarray | None:

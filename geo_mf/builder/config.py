@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from geo_mf.data.weighting import Meaning
 from geo_mf.errors import InvalidInput
 
 
@@ -35,7 +36,7 @@ class BuildConfig(BaseModel):
     """Conjugate gradient steps."""
     prior_regularization: Annotated[float, Field(gt=0)] = 3.0
     """Shrinkage of the linear map from features to factors, which the fit alternates with."""
-    weighting: Literal["log", "linear", "uniform"] = "log"
+    weighting: Meaning = "log"
     """What an interaction's weight means: log(1 + weight), the weight itself, or nothing. Scaled to a mean of 1."""
     encoder: str | None = None
     """Model that reads the texts: a local folder, a hub name, "hash" (for tests); None is all-MiniLM-L6-v2."""
@@ -52,6 +53,12 @@ class BuildConfig(BaseModel):
     """Cores of the factorization, 0 for all."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random choice."""
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _columns(cls, given: Any) -> Any:
+        """A string names columns separated by commas, as on the command line."""
+        return tuple(name.strip() for name in given.split(",") if name.strip()) if isinstance(given, str) else given
 
     @classmethod
     def of(cls, **settings: Any) -> "BuildConfig":

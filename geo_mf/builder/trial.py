@@ -11,6 +11,7 @@ from geo_mf.builder.config import BuildConfig
 from geo_mf.factorize import matrices
 from geo_mf.factorize.defaults import factors_for
 from geo_mf.factorize.estimators import IALS
+from geo_mf.factorize.fit import item_weights
 from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Blend
 from geo_mf.geometry.predictor import Predictor, Shape
@@ -70,11 +71,9 @@ def predictors(
 ) -> list[Predictor]:
     """Maps from features to the factors of a fitted model, one for each strength of the shrinkage; none if there is
     nothing to learn from."""
-    popularity = np.bincount(matrix.indices, minlength=len(features))
-    if not (features.any(axis=1) & (popularity > 0)).any():
+    weights = item_weights(matrix, len(features), model.objective)
+    if not (features.any(axis=1) & (weights > 0)).any():
         return []
-    objective, users = model.objective, len(model.user_factors)
-    weights = objective.ridge(popularity, users) / objective.regularization * (popularity > 0)
     return Predictor.fits(features, model.item_factors, weights, gamma, alphas, seed)
 
 
@@ -96,9 +95,7 @@ def with_cold_factors(
 
 def text_scale(model: IALS, matrix: sparse.csr_array, embeddings: np.ndarray, seed: int) -> float:
     """`Blend.scale` of a fitted model, from a sample of its users."""
-    users = np.sort(np.random.default_rng(seed).permutation(len(model.user_factors))[: 4 * blend.SAMPLED_USERS])
-    sampled = blend.profiles(matrix[users], embeddings)
-    return blend.text_scale(model.user_factors[users], model.item_factors, sampled, embeddings, seed)
+    return blend.fitted_scale(model.user_factors, model.item_factors, matrix, embeddings, seed)
 
 
 @dataclass(frozen=True)

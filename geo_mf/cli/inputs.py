@@ -156,6 +156,5 @@ class Settings:
         from geo_mf.builder.config import BuildConfig
 
         settings = asdict(self)
-        settings["attributes"] = tuple(name.strip() for name in self.attributes.split(",") if name.strip())
         positive = {name: not settings.pop(f"no_{name}") for name in ("cache", "learn_blend")}
         return BuildConfig.of(**settings, **positive)

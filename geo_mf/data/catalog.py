@@ -14,6 +14,7 @@ from geo_mf.errors import InvalidInput
 __all__ = ["Catalog"]
 
 _TITLE_LENGTH = 80
+_MOST_CHUNKS = 32  # of a table that grew; every further one costs each look at a column a little
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,7 @@ class Catalog:
     texts: one string per item, "" for an item without text.
     table: every column as read, the id column included.
     id_column, title_column: names of columns of `table`; no title column is None.
+    template: how texts are composed from columns (see `geo_mf.data.template`); None when that is not known.
 
     Raises InvalidInput when the parts do not have the same length or a named column is not there.
     """
@@ -33,6 +35,7 @@ class Catalog:
     id_column: str
     title_column: str | None
     report: ReadReport
+    template: str | None = None
 
     def __post_init__(self) -> None:
         n = len(self.items)
@@ -91,11 +94,45 @@ class Catalog:
             self,
             items=IdMap(pa.array(ids, type=self.items.type)),
             texts=[self.texts[int(row)] for row in positions],
-            table=self.table.take(pa.array(positions)),
+            table=_taken(self.table, positions),
         )
+
+    def joined(self, more: "Catalog") -> "Catalog":
+        """These items, and behind them those of a catalogue with the same columns."""
+        target = _open_schema(more.table.schema)
+        table = pa.concat_tables([self.table.cast(target), more.table.cast(target)])
+        return replace(
+            self,
+            items=self.items.joined(more.items),
+            texts=[*self.texts, *more.texts],
+            table=table.combine_chunks() if table.column(0).num_chunks > _MOST_CHUNKS else table,
+        )
+
+    def replaced(self, rows: np.ndarray, by: "Catalog") -> "Catalog":
+        """The same items, with the texts and columns of these rows, int [n], taken from `by`, n items in this order."""
+        target = _open_schema(by.table.schema)
+        texts = list(self.texts)
+        for row, text in zip(rows.tolist(), by.texts, strict=True):
+            texts[row] = text
+        source = np.arange(len(self))
+        source[rows] = len(self) + np.arange(len(rows))
+        both = pa.concat_tables([self.table.cast(target), by.table.cast(target)])
+        return replace(self, texts=texts, table=_taken(both, source))
 
     def mask(self, where: str | None) -> np.ndarray:
         """The items for which the expression holds, bool [n]; None allows every item. See `geo_mf.data.where`."""
         if where is None:
             return np.ones(len(self), dtype=bool)
         return row_mask(where, self.table)
+
+
+def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """These rows of a table, int64 [n], in this order."""
+    # Arrow cannot take rows of string views.
+    plain = [f.with_type(pa.large_string()) if pa.types.is_string_view(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(plain, metadata=table.schema.metadata)).take(pa.array(rows)).cast(table.schema)
+
+
+def _open_schema(schema: pa.Schema) -> pa.Schema:
+    """The same columns, each of which may hold a missing value."""
+    return pa.schema([field.with_nullable(True) for field in schema], metadata=schema.metadata)

@@ -125,6 +125,21 @@ class IdMap:
         """The rows of many ids, int32 [n], -1 for each id that is not in the map (an id of another type never is)."""
         return self._lookup(canonical_ids(ids))
 
+    def joined(self, more: "IdMap") -> "IdMap":
+        """This map with more ids behind it. Raises InvalidInput for ids of another kind, and for one that is here."""
+        if len(more) and len(self) and not _same_kind(more.type, self.type):
+            raise InvalidInput(
+                f"the new ids are {_noun(more.type)}{more._example()}, but ids here are {_noun(self.type)}"
+                f"{self._example()}; convert the new ones (ids of CSV files are always strings)"
+            )
+        if more.type == self.type or not len(self):
+            return IdMap(pa.chunked_array([self._ids, more._ids]) if len(self) else more._ids)
+        wide = _wider(more.type, self.type)
+        try:
+            return IdMap(pa.chunked_array([self._ids.cast(wide), more._ids.cast(wide)]))
+        except pa.ArrowInvalid as error:
+            raise InvalidInput(f"the new ids do not go with those here: {error}; convert them to strings") from error
+
     def id(self, row: int) -> object:
         """The id of one row, as a Python object. Raises InvalidInput for a row outside 0..n-1."""
         return self.take(np.array([row]))[0]

@@ -22,14 +22,14 @@ from pyarrow import parquet
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.delimited import parse_delimited, typed_columns
 from geo_mf.data.ids import ArrowStream, IdMap, canonical_ids, plain_layout
-from geo_mf.data.interactions import Duplicates, Interactions
+from geo_mf.data.interactions import Duplicates, Interactions, ReadReport
 from geo_mf.data.jsonlines import parse_json_lines
 from geo_mf.data.parse import parse_datetimes, parse_weights
 from geo_mf.data.rows import Checks, Rejected, Rows, missing_column
 from geo_mf.data.template import compose_texts, parse_template
 from geo_mf.errors import InvalidInput
 
-__all__ = ["CatalogDuplicates", "Source", "read_catalog", "read_interactions"]
+__all__ = ["CatalogDuplicates", "Source", "is_delimited", "read_catalog", "read_interactions", "read_rows"]
 
 pc: Any = _compute  # pyarrow makes these functions at import, where no type checker sees them
 
@@ -122,9 +122,7 @@ def read_catalog(
     rows = checks.rows
     ids = _id_column(checks, item_col, "item_col", "item id")
     names = rows.table.column_names
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(f"the table has {names.count(twice)} columns called {twice!r}; rename one of them")
+    _check_names(names)
     if title_col is not None and title_col not in names:
         raise missing_column(title_col, names, "title_col")
     title = title_col or next((name for name in _TITLES if name in names), None)
@@ -140,9 +138,35 @@ def read_catalog(
         items = IdMap(ids.take(pa.array(kept)))
     table = rows.table if len(kept) == rows.table.num_rows else rows.table.take(pa.array(kept))
     texts = [""] * len(kept) if pieces is None else compose_texts(pieces, table)
-    if _suffix(source) in (".csv", ".tsv"):
+    if is_delimited(source):
         table = typed_columns(table, as_text=[item_col] if title is None else [item_col, title])
-    return Catalog(items, texts, table, item_col, title, report)
+    return Catalog(items, texts, table, item_col, title, report, template)
+
+
+def read_rows(source: Source, item_col: str) -> tuple[IdMap, pa.Table, ReadReport]:
+    """The rows of a catalogue as they are written: ids, every column, and the account of the reading.
+
+    Raises as `read_catalog`, for any row that cannot be used and any item that occurs twice.
+    """
+    checks = _open(source, ids=[item_col], cells=None)
+    ids = _id_column(checks, item_col, "item_col", "item id")
+    _check_names(checks.rows.table.column_names)
+    report = checks.report(_name(source), 0)
+    items, item_rows = IdMap.encode(ids)
+    if len(items) < len(ids):
+        _without_duplicates(items, item_rows, checks.rows.numbers, checks.rows.unit, "error")
+    return items, checks.rows.table, report
+
+
+def is_delimited(source: object) -> bool:
+    """Whether a source's cells are text that has no types."""
+    return _suffix(source) in (".csv", ".tsv")
+
+
+def _check_names(names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"the table has {names.count(twice)} columns called {twice!r}; rename one of them")
 
 
 def _open(source: Any, ids: list[str], cells: list[str] | None) -> Checks:
@@ -256,7 +280,7 @@ def _without_duplicates(
         first = int(np.flatnonzero(item_rows == item_rows[second])[0])
         raise InvalidInput(
             f"item {items.id(int(item_rows[second]))!r} occurs in {unit} {numbers[first]} and again in {unit} "
-            f"{numbers[second]} ({len(again)} such rows); remove one, or pass duplicates='last' or 'first'"
+            f"{numbers[second]} ({len(again)} such rows); remove one, or read with duplicates='last' or 'first'"
         )
     positions = np.arange(len(item_rows))
     keeper = np.zeros(len(items), dtype=np.int64)

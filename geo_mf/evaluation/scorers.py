@@ -24,7 +24,7 @@ class RecommenderScorer:
     """One part of a recommender, in the rows of a split.
 
     A user whom the recommender does not know gets what is popular lately, as `Recommender.trending` would give it; an
-    item it does not hold scores -inf.
+    item it does not hold, or holds no more, scores -inf.
     """
 
     rec: Snapshot
@@ -47,6 +47,7 @@ class RecommenderScorer:
         columns = {"blend": slice(None), "factors": slice(0, rank), "text": slice(rank, -1)}[self.part]
         queries = self.rec.queries(rows[known])[:, columns]
         scores[known] = queries @ self.rec.vectors[:, columns].T
+        scores[:, ~self.rec.live] = -np.inf
         if self._in_order:
             return scores
         out = np.full((len(rows), len(self.items)), -np.inf, np.float32)

@@ -184,7 +184,7 @@ class _HeldOut:
                 )
             split = _split(listed, config.seed)
         train, test = (side.align(items=catalog.items)[0] for side in (split.train, split.test))
-        learned = training(train, catalog, config)[0].rows_or_missing(train.users.ids)
+        learned = training(train, catalog, config).users.rows_or_missing(train.users.ids)
         relevant = touched(test)
         able = np.flatnonzero((learned >= 0) & (np.diff(relevant.indptr) > 0))
         if not len(able):
@@ -204,7 +204,7 @@ class _HeldOut:
 
     def matrix(self, config: BuildConfig) -> sparse.csr_array:
         """float32 CSR [users, items]: what a build with this configuration would learn from."""
-        return training(self.train, self.catalog, config)[1]
+        return training(self.train, self.catalog, config).matrix
 
     def value(self, users: np.ndarray, items: np.ndarray) -> float:
         """The metric of factors: users [users, K], items [items, K]."""

@@ -86,8 +86,8 @@ class Tuning:
             "n_users": self.n_users,
             "value": self.value,
             "baseline": self.baseline,
-            "config": self.config.model_dump(),
-            "given": self.given.model_dump(),
+            "config": self.config.model_dump(mode="json"),
+            "given": self.given.model_dump(mode="json"),
             "trials": trials,
         }
 
@@ -100,6 +100,8 @@ class Tuning:
         for name, value in self.config.model_dump().items():
             if isinstance(value, bool):
                 lines.append(f"no_{name} = {'false' if value else 'true'}")
+            elif isinstance(value, tuple):
+                lines.append(f"{name} = {json.dumps(','.join(value), ensure_ascii=False)}")
             elif value is not None:
                 # JSON's strings and numbers are TOML's too, but for one character.
                 lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f"))

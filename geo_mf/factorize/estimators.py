@@ -16,13 +16,12 @@ from geo_mf.factorize import matrices
 from geo_mf.factorize.balance import Balance
 from geo_mf.factorize.checkpoint import Checkpoint, fingerprint
 from geo_mf.factorize.cores import all_cores
-from geo_mf.factorize.fit import Callback, Settings, Watch, fit
+from geo_mf.factorize.fit import Callback, Settings, Watch, fit, item_prior
 from geo_mf.factorize.ials import Objective, Solver
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
 from geo_mf.factorize.plan import Plan, Problem
 from geo_mf.factorize.retrieval import Ranked
 from geo_mf.factorize.row_solves import RowSolves
-from geo_mf.geometry.prior import RidgePrior
 
 __all__ = ["IALS", "Ranked"]
 
@@ -146,9 +145,8 @@ class IALS(RowSolves):
         objective = self._wanted.objective(balanced, self.factors)
         prior = None
         if item_features is not None:
-            popularity = np.bincount(matrix.indices, minlength=shape[1])
-            weights = objective.ridge(popularity, shape[0]) / objective.regularization * (popularity > 0)
-            prior = RidgePrior.of(matrices.check_features(item_features, shape), weights, self.prior_regularization)
+            features = matrices.check_features(item_features, shape)
+            prior = item_prior(matrix, features, objective, self.prior_regularization)
         random = generator(self.random_state)
 
         def start() -> tuple[np.ndarray, np.ndarray]:

@@ -104,6 +104,20 @@ class _Side:
         return cls(histories, calls, jnp.asarray(ridge))
 
 
+def item_prior(
+    user_items: sparse.csr_array, features: np.ndarray, objective: ials.Objective, alpha: float
+) -> RidgePrior:
+    """The regression of item factors on features [items, dim] for a training matrix [users, items]: each item that was
+    touched weighs r_i, and `alpha` is the shrinkage of `RidgePrior`."""
+    return RidgePrior.of(features, item_weights(user_items, len(features), objective), alpha)
+
+
+def item_weights(user_items: sparse.csr_array, items: int, objective: ials.Objective) -> np.ndarray:
+    """float64 [items]: r_i, what each item weighs in a regression of its factor; 0 for an untouched item."""
+    popularity = np.bincount(user_items.indices, minlength=items)
+    return objective.ridge(popularity, len(user_items.indptr) - 1) / objective.regularization * (popularity > 0)
+
+
 def fit(
     user_items: sparse.csr_array,
     settings: Settings,

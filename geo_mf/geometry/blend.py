@@ -105,6 +105,15 @@ def text_scale(
     return behaviour / text if behaviour > 0 and text > 0 else 1.0
 
 
+def fitted_scale(
+    user_factors: np.ndarray, item_factors: np.ndarray, matrix: sparse.csr_array, embeddings: np.ndarray, seed: int
+) -> float:
+    """`text_scale` of factors that were fitted to CSR [users, items], from a sample of the users."""
+    users = np.sort(np.random.default_rng(seed).permutation(len(user_factors))[: 4 * SAMPLED_USERS])
+    sampled = profiles(matrix[users], embeddings)
+    return text_scale(user_factors[users], item_factors, sampled, embeddings, seed)
+
+
 def _spread(scores: np.ndarray) -> float:
     """Mean standard deviation of the rows; 0 when they vary by no more than rounding."""
     deviation = float(np.std(scores, axis=1).mean())

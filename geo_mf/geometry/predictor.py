@@ -10,7 +10,7 @@ with k(g)_j = exp(-gamma |g - l_j|^2 / (2 s)) for landmark l_j, and s the mean o
 ridge regression of `prior.py`. Which map predicts best is for the caller to find out, on items held out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg
@@ -49,16 +49,18 @@ class Predictor:
         landmarks: float32 [m, dim]; m = 0 for a linear map.
         bandwidth: gamma / s; 0 for a linear map.
         coefficients: float32 [m + 1, K], the constant last; [dim + 1, K] for a linear map.
+        shape: with which it was fitted.
     """
 
     landmarks: np.ndarray
     bandwidth: float
     coefficients: np.ndarray
+    shape: Shape
 
     @classmethod
-    def linear(cls, coefficients: np.ndarray) -> "Predictor":
-        """The map of `prior.RidgePrior`: coefficients float32 [dim + 1, K]."""
-        return cls(np.zeros((0, len(coefficients) - 1), np.float32), 0.0, coefficients)
+    def linear(cls, coefficients: np.ndarray, alpha: float = 1.0) -> "Predictor":
+        """The map of `prior.RidgePrior`: coefficients float32 [dim + 1, K], fitted with this alpha."""
+        return cls(np.zeros((0, len(coefficients) - 1), np.float32), 0.0, coefficients, Shape(0.0, alpha))
 
     @classmethod
     def fit(
@@ -96,8 +98,7 @@ class Predictor:
         usable = np.sort(random.permutation(usable)[:LEARNED_FROM])
         x, h, r = features[usable], factors[usable], weights[usable].astype(np.float64)
         if gamma == 0:
-            priors = (RidgePrior.of(x, r, alpha) for alpha in alphas)
-            return [cls.linear(prior.fit(h)) for prior in priors]
+            return [cls.linear(RidgePrior.of(x, r, alpha).fit(h), alpha) for alpha in alphas]
         landmarks = np.ascontiguousarray(x[np.sort(random.permutation(len(x))[:LANDMARKS])])
         bandwidth = gamma / float(np.mean(np.einsum("ij,ij->i", x, x, dtype=np.float64)))
         normal, right = _sums(x, h, r, landmarks, bandwidth)
@@ -110,7 +111,7 @@ class Predictor:
         for alpha in alphas:
             solved = linalg.solve(normal + np.diag(alpha * shrink), right, assume_a="pos", check_finite=False)
             solved[:-1] = linalg.solve_triangular(lower, solved[:-1], lower=True, trans=1)
-            found.append(cls(landmarks, bandwidth, solved.astype(np.float32, order="C")))
+            found.append(cls(landmarks, bandwidth, solved.astype(np.float32, order="C"), Shape(gamma, alpha)))
         return found
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
@@ -128,7 +129,7 @@ class Predictor:
     def rotated(self, rotation: np.ndarray) -> "Predictor":
         """The same map into factors that were multiplied by `rotation`, [K, K]."""
         turned = np.ascontiguousarray(self.coefficients @ rotation.astype(np.float32))
-        return Predictor(self.landmarks, self.bandwidth, turned)
+        return replace(self, coefficients=turned)
 
 
 def _kernel(x: np.ndarray, landmarks: np.ndarray, bandwidth: float) -> np.ndarray:

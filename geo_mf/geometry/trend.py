@@ -37,6 +37,38 @@ def touches(items: np.ndarray, datetimes: np.ndarray | None, size: int, half_lif
     return counts
 
 
+def more_touches(
+    touched: np.ndarray,
+    newest: int | None,
+    items: np.ndarray,
+    datetimes: np.ndarray | None,
+    half_life: float | None,
+) -> tuple[np.ndarray, int | None]:
+    """What `touches` gave, and interactions that came since.
+
+    Args:
+        touched: float32 [items].
+        newest: nanoseconds, the datetime at which an interaction counted 1; None if it is not known.
+        items: int [n], the item of each new interaction.
+        datetimes: int64 [n], nanoseconds, or None: then each counts 1.
+        half_life: as in `touches`.
+
+    Returns:
+        float32 [items] as of the newest datetime of all, and that datetime.
+    """
+    latest = newest if datetimes is None or not len(datetimes) else max(int(datetimes.max()), newest or 0)
+    out = touched.astype(np.float64)
+    weights = np.ones(len(items))
+    if half_life is not None and datetimes is not None and latest is not None and newest is not None:
+        out *= np.exp2(-(latest - newest) / (half_life * DAY))
+        weights = np.exp2(-(latest - datetimes) / (half_life * DAY))
+    out += np.bincount(items, weights, len(out))
+    met = touched > 0
+    met[items] = True
+    out[met] = np.maximum(out[met], np.finfo(np.float32).tiny)
+    return out.astype(np.float32), latest
+
+
 def column(touched: np.ndarray, embeddings: np.ndarray, alpha: float) -> np.ndarray:
     """z, float32 [items]: log(1 + touches) with mean 0 and deviation 1 over touched items.
 

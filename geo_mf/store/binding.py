@@ -16,7 +16,7 @@ from geo_mf.errors import IncompatibleIndex, InvalidInput
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.geometry.features import Filling
-from geo_mf.geometry.predictor import Predictor
+from geo_mf.geometry.predictor import Predictor, Shape
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
@@ -50,6 +50,7 @@ def save(rec: Recommender, out: str | Path) -> str:
         "filling": np.concatenate([now.filling.text, now.filling.attributes]),
         "touches": now.touches,
         "trend": now.trend,
+        "live": now.live,
         "history_starts": now.history.indptr.astype(np.int64),
         "history_items": now.history.indices.astype(np.int32),
         "history_weights": now.history.data,
@@ -96,12 +97,18 @@ def load(
         user_factors=contents.array("user_factors"),
         item_factors=factors,
         embeddings=embeddings,
-        prior=Predictor(contents.array("prior_landmarks"), meta["prior"]["bandwidth"], contents.array("prior")),
+        prior=Predictor(
+            contents.array("prior_landmarks"),
+            meta["prior"]["bandwidth"],
+            contents.array("prior"),
+            Shape(**meta["prior"]["shape"]),
+        ),
         attributes=Attributes.from_spec(meta["prior"]["attributes"]),
         filling=Filling(*np.split(contents.array("filling"), [embeddings.shape[1]])),
         objective=Objective(**meta["objective"]),
         touches=contents.array("touches"),
         trend=contents.array("trend"),
+        live=contents.array("live") if "live" in contents.arrays else np.ones(size, bool),
         blend=_blend(meta["blend"]),
         encoder=encoder or encoder_from_spec(meta["encoder"]["spec"]),
         fingerprint=meta["encoder"]["fingerprint"],
@@ -122,7 +129,11 @@ def _meta(now: Snapshot) -> dict[str, Any]:
             "dim": int(now.embeddings.shape[1]),
         },
         "objective": asdict(now.objective),
-        "prior": {"bandwidth": now.prior.bandwidth, "attributes": now.attributes.spec()},
+        "prior": {
+            "bandwidth": now.prior.bandwidth,
+            "shape": asdict(now.prior.shape),
+            "attributes": now.attributes.spec(),
+        },
         "blend": {
             "scale": now.blend.scale,
             "by_history": [[longest, w.behaviour, w.text] for longest, w in now.blend.by_history],
@@ -131,7 +142,11 @@ def _meta(now: Snapshot) -> dict[str, Any]:
             "trend": now.blend.trend,
             "half_life": now.blend.half_life,
         },
-        "catalog": {"id_column": now.catalog.id_column, "title_column": now.catalog.title_column},
+        "catalog": {
+            "id_column": now.catalog.id_column,
+            "title_column": now.catalog.title_column,
+            "template": now.catalog.template,
+        },
         "card": dict(now.card),
     }
 
@@ -146,7 +161,8 @@ def _catalog(items: IdMap, contents: Contents, meta: dict[str, Any]) -> Catalog:
     n = len(items)
     texts = contents.table("texts").column("text").to_pylist()
     report = ReadReport(read=n, accepted=n, unit="row")
-    return Catalog(items, texts, contents.table("catalog"), meta["id_column"], meta["title_column"], report)
+    columns = meta["id_column"], meta["title_column"]
+    return Catalog(items, texts, contents.table("catalog"), *columns, report, meta.get("template"))
 
 
 def _history(contents: Contents, users: int, items: int) -> sparse.csr_array:
