@@ -1,5 +1,6 @@
 """Gradient losses: formulas by hand, gradients of a dense loss, lazy rows, and the front door of GradientMF."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,28 +13,31 @@ from scipy import sparse
 
 import geo_mf as gm
 from geo_mf.factorize import gradient
-from geo_mf.factorize.fit_gradient import hold_out, ndcg
+from geo_mf.factorize.fit_gradient import Settings, fit, hold_out, ndcg
 from geo_mf.factorize.gradient import Data, Loss, Objective, Touched
 
 LOSSES = get_args(Loss)
-USERS, ITEMS, RANK, BATCH, NEGATIVES = 9, 7, 4, 12, 5
+USERS, ITEMS, RANK, BATCH, NEGATIVES, HARDEST, PAST = 9, 7, 4, 12, 5, 2, 3
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
-def objective(loss: Loss, regularization: float = 0.03) -> Objective:
-    return Objective(loss, NEGATIVES, 0.3, 0.1, 2.0, regularization)
+def objective(loss: Loss, regularization: float = 0.03, history: int = 0) -> Objective:
+    return Objective(loss, NEGATIVES, 0.3, 0.1, 2.0, regularization, HARDEST, history)
 
 
-def tables(text: bool = False) -> gradient.Tables:
+def tables(loss: Loss = "bpr", text: bool = False) -> gradient.Tables:
     rng = np.random.default_rng(0)
     shapes = {"users": USERS, "items": ITEMS} | ({"text": 3} if text else {})
-    return {name: jnp.asarray(rng.standard_normal((n, RANK)), jnp.float32) for name, n in shapes.items()}
+    given = {name: jnp.asarray(rng.standard_normal((n, RANK)), jnp.float32) for name, n in shapes.items()}
+    bias = jnp.asarray(rng.standard_normal(ITEMS), jnp.float32)
+    return given | ({"bias": bias} if loss in gradient.COSINE else {})
 
 
 def batch(text: bool = False, popular: bool = False) -> tuple[Data, jax.Array]:
     """Interactions in which rows repeat, and negatives that are among their items."""
     rng = np.random.default_rng(1)
-    users, items = rng.integers(0, USERS - 2, BATCH), rng.integers(0, ITEMS - 1, BATCH)
+    users, items = np.sort(rng.integers(0, USERS - 2, BATCH)), rng.integers(0, ITEMS - 1, BATCH)
+    lengths = np.bincount(users, minlength=USERS)
     chances = np.bincount(items, minlength=ITEMS) / BATCH if popular else np.full(ITEMS, 1 / ITEMS)
     with np.errstate(divide="ignore"):
         log_chance = np.log(chances)
@@ -41,6 +45,8 @@ def batch(text: bool = False, popular: bool = False) -> tuple[Data, jax.Array]:
         jnp.asarray(users, jnp.int32),
         jnp.asarray(items, jnp.int32),
         jnp.asarray(rng.uniform(0.5, 2, BATCH), jnp.float32),
+        jnp.asarray(np.cumsum(lengths) - lengths, jnp.int32),
+        jnp.asarray(lengths, jnp.int32),
         jnp.asarray(np.cumsum(chances), jnp.float32) if popular else None,
         jnp.asarray(log_chance, jnp.float32),
         jnp.asarray(rng.standard_normal((ITEMS, 3)), jnp.float32) if text else None,
@@ -49,26 +55,37 @@ def batch(text: bool = False, popular: bool = False) -> tuple[Data, jax.Array]:
     return data, drawn
 
 
+def past_items(data: Data, history: int) -> jax.Array:
+    return gradient.draw_history(jax.random.key(4), data, jnp.arange(BATCH), history)
+
+
 def loss_by_hand(given: gradient.Tables, data: Data, drawn: jax.Array, how: Objective) -> float:
     """The docstring's formulas in float64, one interaction and one negative at a time."""
     w, h = (np.asarray(given[name], np.float64) for name in ("users", "items"))
     if data.features is not None:
         h = h + np.asarray(data.features, np.float64) @ np.asarray(given["text"], np.float64)
+    past = np.asarray(past_items(data, how.history))
+    triples = zip(*(np.asarray(a) for a in (data.users, data.items, data.weights)), strict=True)
     total = 0.0
-    for u, i, c in zip(*(np.asarray(a) for a in (data.users, data.items, data.weights)), strict=True):
+    for place, (u, i, c) in enumerate(triples):
         total += how.regularization * (w[u] @ w[u] + h[i] @ h[i])
+        alone = np.sum(np.asarray(data.users) == u) == 1
+        user = w[u] + (0 if alone or not how.history else np.mean([h[j] for j in past[place]], axis=0))
 
-        def score(j: int, u: int = u) -> float:
-            value = w[u] @ h[j]
-            cosine = how.loss in ("softmax", "ccl")
-            return float(value / np.linalg.norm(w[u]) / np.linalg.norm(h[j]) if cosine else value)
+        def score(j: int, user: np.ndarray = user) -> float:
+            if how.loss == "mse":
+                return float(user @ h[j])
+            cosine = user @ h[j] / np.linalg.norm(user) / np.linalg.norm(h[j])
+            return float(cosine + 0.1 * given["bias"][j])
 
         s, others = score(i), [int(j) for j in np.asarray(drawn) if j != i]
         t = np.array([score(j) for j in others])
         if how.loss == "mse":
             total += c * (1 - s) ** 2 + how.negative_weight * np.mean(t**2)
         elif how.loss == "bpr":
-            total += c * np.mean(np.log1p(np.exp(t - s)))
+            pairs = [[score(int(j)) for j in pair if j != i] for pair in np.split(np.asarray(drawn), [2, 4])]
+            best = np.array([max(pair) for pair in pairs if pair])
+            total += c * np.mean(np.log1p(np.exp((best - s) / how.temperature)))
         elif how.loss == "softmax":
             q = np.exp(np.asarray(data.log_chance, np.float64))[others]
             mass = np.sum(np.exp(t / how.temperature) / (how.negatives * q))
@@ -78,42 +95,68 @@ def loss_by_hand(given: gradient.Tables, data: Data, drawn: jax.Array, how: Obje
     return total
 
 
-def dense_loss(given: gradient.Tables, data: Data, drawn: jax.Array, how: Objective) -> jax.Array:
-    h = given["items"]
+def dense_loss(
+    given: gradient.Tables, data: Data, chosen: jax.Array, drawn: jax.Array, past: jax.Array, how: Objective
+) -> jax.Array:
+    w, h = given["users"], given["items"]
     if data.features is not None:
         h = h + data.features @ given["text"]
-    own = data.items[:, None] == drawn[None]
+    users, items = data.users[chosen], data.items[chosen]
+    ridge = how.regularization * (jnp.sum(w[users] ** 2) + jnp.sum(h[items] ** 2))
+    u = w[users]
+    if how.history:
+        u = u + jnp.where((data.lengths[users] > 1)[:, None], h[past].mean(axis=1), 0)
+    if how.loss != "mse":
+        u, h = gradient.unit(u), gradient.unit(h)
+    scores = u @ h.T + (0.1 * given["bias"][None] if how.loss != "mse" else 0)
+    own = items[:, None] == drawn[None]
     expected = data.log_chance[drawn] + jnp.log(jnp.float32(how.negatives))
-    return gradient.batch_loss(given["users"][data.users], h[data.items], h[drawn], data.weights, own, expected, how)
+    s = jnp.take_along_axis(scores, items[:, None], axis=1)[:, 0]
+    return gradient.batch_loss(s, scores[:, drawn], data.weights[chosen], own, expected, how) + ridge
 
 
 @every_loss
 @pytest.mark.parametrize("text", [False, True], ids=["rows", "text"])
-@pytest.mark.parametrize("popular", [False, True], ids=["uniform", "popularity"])
+@pytest.mark.parametrize(("popular", "history"), [(False, 0), (True, 0), (False, PAST)])
 def test_the_loss_is_its_formula_and_the_gradient_that_of_the_whole_tables(
-    loss: Loss, text: bool, popular: bool
+    loss: Loss, text: bool, popular: bool, history: int
 ) -> None:
-    given, (data, drawn), how = tables(text), batch(text, popular), objective(loss)
+    given, (data, drawn), how = tables(loss, text), batch(text, popular), objective(loss, history=history)
+    past, everything = past_items(data, history), jnp.arange(BATCH)
     users = Touched.of(data.users, USERS)
-    items = Touched.of(jnp.concatenate([data.items, drawn]), ITEMS)
-    gathered = {"users": given["users"].at[users.rows].get(mode="clip")}
-    gathered["items"] = given["items"].at[items.rows].get(mode="clip")
+    items = Touched.of(jnp.concatenate([data.items, drawn, past.ravel()]), ITEMS)
+    places = {"users": users.rows, "items": items.rows} | ({"bias": items.rows} if loss in gradient.COSINE else {})
+    gathered = {name: given[name].at[rows].get(mode="clip") for name, rows in places.items()}
     if text:
         gathered["text"] = given["text"]
-    value, by_rows = gradient.rows_gradient(gathered, users, items, data, data.weights, drawn, how)
+    value, by_rows = gradient.rows_gradient(gathered, users, items, data, everything, drawn, how)
     assert float(value) == pytest.approx(loss_by_hand(given, data, drawn, how), rel=1e-5)
-    wanted = jax.grad(dense_loss)(given, data, drawn, how)
-    for name, rows in {"users": users.rows, "items": items.rows}.items():
+    wanted = jax.grad(dense_loss)(given, data, everything, drawn, past, how)
+    for name, rows in places.items():
         found = jnp.zeros_like(wanted[name]).at[rows].add(by_rows[name], mode="drop")
         np.testing.assert_allclose(found, wanted[name], rtol=1e-4, atol=1e-5)
     if text:
         np.testing.assert_allclose(by_rows["text"], wanted["text"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_history_is_drawn_evenly_from_the_users_other_items() -> None:
+    data, _ = batch()
+    data = dataclasses.replace(data, items=jnp.arange(BATCH, dtype=jnp.int32))  # an interaction is its own item
+    past = np.asarray(gradient.draw_history(jax.random.key(5), data, jnp.arange(BATCH), 4000))
+    users = np.asarray(data.users)
+    for place, user in enumerate(users):
+        others = np.flatnonzero((users == user) & (np.arange(BATCH) != place))
+        share = np.bincount(past[place], minlength=BATCH) / 4000
+        if len(others):
+            np.testing.assert_allclose(share[others], 1 / len(others), atol=0.04)
+            assert share[others].sum() == pytest.approx(1)
+    assert np.any(np.bincount(users) == 1)  # whose draws do not count
+
+
 def run(optimizer: optax.GradientTransformation, loss: Loss = "bpr", text: bool = False) -> Any:
-    given, (data, _) = tables(text), batch(text)
+    given, (data, _) = tables(loss, text), batch(text)
     state = optimizer.init(given)
-    how = objective(loss, regularization=0.0)
+    how = objective(loss, regularization=0.0, history=PAST)
     return gradient.epoch(dict(given), state, data, jax.random.key(3), optimizer, how, 4, 3)
 
 
@@ -145,18 +188,18 @@ def test_any_optimizer_and_only_touched_rows_move(optimizer: optax.GradientTrans
 def test_without_memory_of_untouched_rows_lazy_is_dense(loss: Loss, name: str) -> None:
     optimizer = getattr(optax, name)(0.05)
     after, _, _ = run(optimizer, loss)
-    given: Any = tables()
-    (data, _), how = batch(), objective(loss, regularization=0.0)
+    given: Any = tables(loss)
+    (data, _), how = batch(), objective(loss, regularization=0.0, history=PAST)
     state = optimizer.init(given)
     shuffling, drawing = jax.random.split(jax.random.key(3))
     order = jax.random.permutation(shuffling, BATCH).reshape(3, 4)
     for chosen, key in zip(order, jax.random.split(drawing, 3), strict=True):
-        part = Data(data.users[chosen], data.items[chosen], data.weights[chosen], None, data.log_chance, None)
-        slope = jax.grad(dense_loss)(given, part, gradient.draw(key, data, NEGATIVES), how)
+        past = gradient.draw_history(jax.random.fold_in(key, 1), data, chosen, PAST)
+        slope = jax.grad(dense_loss)(given, data, chosen, gradient.draw(key, data, NEGATIVES), past, how)
         change, state = optimizer.update(slope, state, given)
         given = optax.apply_updates(given, change)
-    for table in ("users", "items"):
-        np.testing.assert_allclose(after[table], given[table], rtol=1e-4, atol=1e-5)
+    for table, wanted in given.items():
+        np.testing.assert_allclose(after[table], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_negatives_are_drawn_by_their_chances() -> None:
@@ -198,6 +241,27 @@ def test_a_checkerboard_is_recovered(loss: Loss, popularity: float, checkerboard
         np.testing.assert_allclose(np.linalg.norm(model.item_factors, axis=1), 1, rtol=1e-5)
 
 
+@every_loss
+def test_a_user_is_its_own_row_and_the_mean_of_its_items(loss: Loss, checkerboard: sparse.csr_array) -> None:
+    how = Settings(4, objective(loss, history=PAST), optax.sgd(0.0), 1, 64, 0.0, 5, 0)
+    rows = fit(checkerboard, how, np.random.default_rng(0))
+    means = (checkerboard @ rows.items) / checkerboard.sum(axis=1)[:, None]
+    if loss in gradient.COSINE:  # a mean of rows of unit length is not the mean of the rows: only its sign is known
+        assert np.mean(np.einsum("uk,uk->u", rows.users, means) > 0) == 1
+        np.testing.assert_allclose(np.linalg.norm(rows.users, axis=1), 1, rtol=1e-5)
+    else:  # nothing was learned, so the users' own rows are still zero
+        np.testing.assert_allclose(rows.users, means, rtol=1e-5, atol=1e-6)
+
+
+def test_popularity_has_a_place_beside_the_cosine() -> None:
+    rng = np.random.default_rng(0)
+    chances = np.where(np.arange(30) < 5, 0.9, 0.1)  # five items that nearly all like, and no taste at all
+    board = sparse.csr_array((rng.random((200, 30)) < chances).astype(np.float32))
+    model = small(loss="softmax").fit(board)
+    assert model.item_bias[:5].min() > model.item_bias[5:].max()
+    assert not small(loss="mse", epochs=1).fit(board).item_bias.any()
+
+
 def test_the_same_seed_gives_the_same_bits(checkerboard: sparse.csr_array) -> None:
     a, b, c = (small(epochs=2, random_state=n).fit(checkerboard).item_factors for n in (1, 1, 2))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
@@ -231,7 +295,7 @@ def test_a_saved_model_answers_as_before(tmp_path: Path, checkerboard: sparse.cs
     model = small(epochs=1).fit(checkerboard)
     model.save(tmp_path / "m.safetensors")
     again = gm.GradientMF.load(tmp_path / "m.safetensors")
-    assert np.array_equal(again.item_factors, model.item_factors) and again.loss == model.loss
+    assert np.array_equal(again.item_vectors, model.item_vectors) and again.loss == model.loss
     assert again.optimizer is None
 
 
@@ -246,6 +310,8 @@ def test_a_saved_model_answers_as_before(tmp_path: Path, checkerboard: sparse.cs
         {"popularity": -1},
         {"temperature": 0},
         {"margin": 2},
+        {"hardest": 0},
+        {"history_items": -1},
         {"patience": -1},
     ],
 )

@@ -23,8 +23,13 @@ Callback = Callable[[int, float, float, float | None], object]
 """Called after each epoch with its number, its seconds, the mean training loss, and NDCG when it was measured."""
 
 CUT = 20
+START = np.float32(0.1)
+"""Standard deviation of the first factors."""
 VALIDATION_USERS = 5000
 SHORTEST_HISTORY = 3
+
+_Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""users [users, K], items [items, K], bias [items]."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Fitted:
-    """users [users, K], items [items, K] and text [dim, K] or None, float32; NDCG of each look, by epoch."""
+    """users [users, K], items [items, K], bias [items] (in a score as it stands, zero when the loss has none) and text
+    [dim, K] or None, float32; NDCG of each look, by epoch."""
 
     users: np.ndarray
     items: np.ndarray
+    bias: np.ndarray
     text: np.ndarray | None
     history: dict[int, float]
 
@@ -90,8 +97,8 @@ def fit(
     users = np.repeat(np.arange(size[0], dtype=np.int32), np.diff(matrix.indptr))
     held = np.zeros(0, np.int64) if not settings.patience else hold_out(matrix, random)
     kept = np.setdiff1d(np.arange(matrix.nnz), held)
-    data = _data(users[kept], matrix.indices[kept], matrix.data[kept], size[1], settings.popularity, features)
-    tables = _start(size, settings.rank, features, random)
+    data = _data(users[kept], matrix.indices[kept], matrix.data[kept], size, settings.popularity, features)
+    tables = _start(size, settings, features, random)
     state = settings.optimizer.init(tables)
     key = jax.random.key(int(random.integers(2**63)))
     batch = min(settings.batch, len(kept))
@@ -119,7 +126,7 @@ def fit(
             looked = None
             if len(held) and ((number + 1) % settings.every == 0 or number + 1 == settings.epochs):
                 now = _finished(tables, data, settings)
-                looked = history[number + 1] = ndcg(now, users[held], matrix.indices[held], matrix)
+                looked = history[number + 1] = ndcg(vectors(*now), users[held], matrix.indices[held], matrix)
                 if looked > found:
                     best, found = now, looked
             bar.set_postfix({"loss": f"{loss:.5g}"} | ({} if looked is None else {"ndcg": f"{looked:.4f}"}))
@@ -128,8 +135,8 @@ def fit(
                 callback(number, seconds, loss, looked)
             if looked is not None and len(history) - 1 - list(history.values()).index(found) >= settings.patience:
                 break
-    users_rows, item_rows = best if best is not None else _finished(tables, data, settings)
-    return Fitted(users_rows, item_rows, np.asarray(tables["text"]) if "text" in tables else None, history)
+    last = best if best is not None else _finished(tables, data, settings)
+    return Fitted(*last, np.asarray(tables["text"]) if "text" in tables else None, history)
 
 
 def hold_out(matrix: sparse.csr_array, random: np.random.Generator) -> np.ndarray:
@@ -138,6 +145,11 @@ def hold_out(matrix: sparse.csr_array, random: np.random.Generator) -> np.ndarra
     able = np.flatnonzero(lengths >= SHORTEST_HISTORY)
     chosen = np.sort(random.choice(able, min(VALIDATION_USERS, len(able)), replace=False))
     return matrix.indptr[chosen] + random.integers(lengths[chosen])
+
+
+def vectors(users: np.ndarray, items: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[users, K], [items, K], [items] -> [users, K + 1], [items, K + 1], whose inner products are the scores."""
+    return np.concatenate([users, np.ones((len(users), 1), np.float32)], axis=1), np.c_[items, bias]
 
 
 def ndcg(
@@ -152,10 +164,16 @@ def ndcg(
 
 
 def _data(
-    users: np.ndarray, items: np.ndarray, weights: np.ndarray, size: int, power: float, features: np.ndarray | None
+    users: np.ndarray,
+    items: np.ndarray,
+    weights: np.ndarray,
+    size: tuple[int, int],
+    power: float,
+    features: np.ndarray | None,
 ) -> gradient.Data:
-    counts = np.bincount(items, minlength=size).astype(np.float64)
-    chances = np.where(counts > 0, counts, 0.0) ** power if power else np.ones(size)
+    lengths = np.bincount(users, minlength=size[0])
+    counts = np.bincount(items, minlength=size[1]).astype(np.float64)
+    chances = np.where(counts > 0, counts, 0.0) ** power if power else np.ones(size[1])
     chances = chances / chances.sum()
     with np.errstate(divide="ignore"):  # an item that is never drawn
         log_chance = np.log(chances)
@@ -163,6 +181,8 @@ def _data(
         jnp.asarray(users),
         jnp.asarray(items, jnp.int32),
         jnp.asarray(weights),
+        jnp.asarray(np.cumsum(lengths) - lengths, jnp.int32),
+        jnp.asarray(lengths, jnp.int32),
         jnp.asarray(np.cumsum(chances), jnp.float32) if power else None,
         jnp.asarray(log_chance, jnp.float32),
         None if features is None else jnp.asarray(features),
@@ -170,22 +190,40 @@ def _data(
 
 
 def _start(
-    size: tuple[int, int], rank: int, features: np.ndarray | None, random: np.random.Generator
+    size: tuple[int, int], settings: Settings, features: np.ndarray | None, random: np.random.Generator
 ) -> gradient.Tables:
     names = {"users": size[0], "items": size[1]}
-    tables = {name: random.standard_normal((n, rank), np.float32) * np.float32(0.1) for name, n in names.items()}
+    tables = {name: random.standard_normal((n, settings.rank), np.float32) * START for name, n in names.items()}
+    if settings.objective.history:  # what a user's items say of it comes first
+        tables["users"] = np.zeros_like(tables["users"])
+    if settings.objective.loss in gradient.COSINE:
+        tables["bias"] = np.zeros(size[1], np.float32)
     if features is not None:
-        tables["text"] = np.zeros((features.shape[1], rank), np.float32)
+        tables["text"] = np.zeros((features.shape[1], settings.rank), np.float32)
     return {name: jnp.asarray(table) for name, table in tables.items()}
 
 
-def _finished(tables: gradient.Tables, data: gradient.Data, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Users and items as the index takes them: text added, rows nobody taught left to their features, unit length."""
+def _finished(tables: gradient.Tables, data: gradient.Data, settings: Settings) -> _Rows:
+    """Users, items and bias as the index takes them: text and history added, rows nobody taught left to their features,
+    unit length."""
     users, items = np.array(tables["users"]), np.array(tables["items"])
-    for rows, taught in ((users, data.users), (items, data.items)):
-        rows[np.bincount(np.asarray(taught), minlength=len(rows)) == 0] = 0
+    bias = gradient.BIAS * np.array(tables["bias"]) if "bias" in tables else np.zeros(len(items), np.float32)
+    taught = np.bincount(np.asarray(data.items), minlength=len(items)) > 0
+    items[~taught] = 0
+    bias[~taught] = bias[taught].min()
+    users[np.asarray(data.lengths) == 0] = 0
     if data.features is not None:
         items += np.asarray(data.features) @ np.asarray(tables["text"])
+    if settings.objective.history:
+        indptr = np.append(np.asarray(data.starts), len(data.items))
+        seen = np.ones(len(data.items), np.float32), np.asarray(data.items), indptr
+        users += means(sparse.csr_array(seen, (len(users), len(items))), items)
     if settings.objective.loss in gradient.COSINE:
         users, items = (np.asarray(gradient.unit(jnp.asarray(rows))) for rows in (users, items))
-    return users, items
+    return users, items, bias
+
+
+def means(histories: sparse.csr_array, items: np.ndarray) -> np.ndarray:
+    """float32 [n, K]: the mean of the items' rows in each history [n, items], whatever its weights; zero for none."""
+    ones = sparse.csr_array((np.ones(histories.nnz, np.float32), histories.indices, histories.indptr), histories.shape)
+    return (ones @ items) / np.maximum(np.diff(histories.indptr), 1).astype(np.float32)[:, None]

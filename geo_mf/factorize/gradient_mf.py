@@ -7,19 +7,21 @@ import optax
 
 from geo_mf.errors import InvalidInput
 from geo_mf.factorize import matrices
-from geo_mf.factorize.fit_gradient import Callback, Settings, fit
+from geo_mf.factorize.fit_gradient import Callback, Settings, fit, vectors
 from geo_mf.factorize.gradient import Loss, Objective
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
 from geo_mf.factorize.retrieval import FactorModel
 
 _LOSSES = ("mse", "bpr", "softmax", "ccl")
+_TEMPERATURES = {"softmax": 0.1, "bpr": 0.3}
 
 
 class GradientMF(FactorModel):
     """Matrix factorization by gradient descent on a sampled loss, with any optax optimiser.
 
     The losses and their sources, and what an optimiser means when only touched rows are updated, stand in
-    `geo_mf.factorize.gradient`. For softmax and ccl, whose scores are cosines, the factors have unit length.
+    `geo_mf.factorize.gradient`. For bpr, softmax and ccl, whose scores are a cosine and the item's bias, the factors
+    have unit length.
 
     Args:
         factors: length K of a factor.
@@ -30,10 +32,13 @@ class GradientMF(FactorModel):
         batch_size: interactions a step.
         negatives: items drawn a step, shared by its batch.
         popularity: exponent of an item's count in its chance to be drawn; 0 draws uniformly, 1 by popularity.
-        temperature: of softmax.
+        temperature: of softmax and bpr; None is 0.1 for softmax and 0.3 for bpr.
         margin: of ccl, a cosine that a negative may reach unpunished.
         negative_weight: of the mean over negatives, in mse and ccl.
         regularization: ridge of a row, each time that it occurs in a batch.
+        hardest: of every so many negatives only the one with the highest score counts; for bpr.
+        history_items: how many of its other items stand for a user in a step, beside a row of its own; the fitted user
+            is its own row plus the mean of all its items. 0 leaves the user with its own row, and is faster.
         validate_every: epochs between two looks at held-out interactions.
         patience: looks without a better NDCG@20 before the fit stops; the factors of the best look are kept. One
             interaction of at most 5,000 users is held out, of those who have three. 0 holds nothing out and runs all
@@ -44,6 +49,8 @@ class GradientMF(FactorModel):
         user_factors: float32 [users, K], after `fit`; zero for a user without interactions.
         item_factors: float32 [items, K], after `fit`; for an item without interactions what its features
             say, else zero.
+        item_bias: float32 [items], after `fit`: what an item has in every score; zero for mse, and the lowest there is
+            for an item without interactions.
         text_factors: float32 [dim, K] or None: features @ text_factors is what features add to an item's own factor.
         history: NDCG@20 of each look, by the number of epochs done.
 
@@ -61,10 +68,12 @@ class GradientMF(FactorModel):
         negatives: int = 512,
         *,
         popularity: float = 0.0,
-        temperature: float = 0.1,
+        temperature: float | None = None,
         margin: float = 0.8,
         negative_weight: float = 100.0,
         regularization: float = 0.0,
+        hardest: int = 32,
+        history_items: int = 8,
         validate_every: int = 5,
         patience: int = 3,
         random_state: RandomState = None,
@@ -83,22 +92,49 @@ class GradientMF(FactorModel):
         self.batch_size = whole("batch_size", batch_size, 1)
         self.negatives = whole("negatives", negatives, 1)
         self.popularity = real("popularity", popularity, "between 0 and 2", lambda x: 0 <= x <= 2)
-        self.temperature = real("temperature", temperature, "above 0, for example 0.1", lambda x: x > 0)
+        self.temperature = temperature
+        if temperature is not None:
+            self.temperature = real("temperature", temperature, "above 0, for example 0.1, or None", lambda x: x > 0)
         self.margin = real("margin", margin, "between -1 and 1, a cosine", lambda x: -1 <= x <= 1)
         self.negative_weight = real("negative_weight", negative_weight, "at least 0", lambda x: x >= 0)
         self.regularization = real("regularization", regularization, "at least 0", lambda x: x >= 0)
+        self.hardest = whole("hardest", hardest, 1)
+        self.history_items = whole("history_items", history_items, 0)
         self.validate_every = whole("validate_every", validate_every, 1)
         self.patience = whole("patience", patience, 0)
         self.random_state = seed(random_state)
         self.text_factors: np.ndarray | None = None
+        self._vectors: tuple[np.ndarray, np.ndarray] | None = None
         self.history: dict[int, float] = {}
 
     @property
     def objective(self) -> Objective:
         """The loss and its numbers."""
         return Objective(
-            self.loss, self.negatives, self.temperature, self.margin, self.negative_weight, self.regularization
+            self.loss,
+            self.negatives,
+            _TEMPERATURES.get(self.loss, 1.0) if self.temperature is None else self.temperature,
+            self.margin,
+            self.negative_weight,
+            self.regularization,
+            self.hardest,
+            self.history_items,
         )
+
+    @property
+    def item_bias(self) -> np.ndarray:
+        """float32 [items]. Raises InvalidInput before `fit`, as what follows does."""
+        return self.item_vectors[:, -1]
+
+    @property
+    def user_vectors(self) -> np.ndarray:
+        """float32 [users, K + 1]: [w, 1]."""
+        return self._both_vectors[0]
+
+    @property
+    def item_vectors(self) -> np.ndarray:
+        """float32 [items, K + 1]: [h, b_i]."""
+        return self._both_vectors[1]
 
     def fit(
         self,
@@ -139,17 +175,29 @@ class GradientMF(FactorModel):
             progress=show_progress,
         )
         learned = fit(matrix, how, generator(self.random_state), features, callback)
-        self._set_factors(learned.users, learned.items)
+        self._take(learned.users, learned.items, learned.bias)
         self.text_factors, self.history = learned.text, learned.history
         return self
+
+    @property
+    def _both_vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        if self._vectors is None:
+            raise InvalidInput("this model has no factors yet: call fit(user_items) first")
+        return self._vectors
+
+    def _take(self, users: np.ndarray, items: np.ndarray, bias: np.ndarray) -> None:
+        self._vectors = vectors(users, items, bias)
+        self._set_factors(users, items)
 
     def _settings(self) -> dict[str, Any]:
         # An optimiser is made of functions, which no file holds; a fitted model does not need it.
         return {**super()._settings(), "optimizer": None}
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return super()._arrays() | ({} if self.text_factors is None else {"text_factors": self.text_factors})
+        arrays = super()._arrays() | {"item_bias": self.item_bias}
+        return arrays | ({} if self.text_factors is None else {"text_factors": self.text_factors})
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        super()._restore(arrays)
+        users, items = arrays["user_factors"], arrays["item_factors"]
+        self._take(users, items, arrays.get("item_bias", np.zeros(len(items), np.float32)))  # there was none at first
         self.text_factors = arrays.get("text_factors")
