@@ -48,7 +48,7 @@ class BuildConfig(BaseModel):
     """Columns of the catalogue that are features beside the text: categories, lists, numbers, dates."""
     cold_share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the interactions to come that you expect for items nobody has touched yet; it decides how high they
-    stand among the others. None: with datetimes, what such items got in the past, else their share of the catalogue."""
+    stand among the others. None: with datetimes, what such items got in the past, else a half."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores of the factorization, 0 for all."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -16,8 +16,8 @@ from geo_mf.geometry.predictor import Predictor, Shape
 CURVED = 0.5
 """gamma of the maps that are not linear."""
 ALPHAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-LEAST_COLD, MOST_COLD = 0.05, 0.5
-"""Bounds of the share of interactions to come that cold items are thought to get."""
+LEAST_COLD, MOST_COLD, UNKNOWN_SHARE = 0.05, 0.5, 0.5
+"""Of the interactions to come, what cold items are thought to get: bounds of what the past says, and without a past."""
 
 
 @dataclass(frozen=True)
@@ -68,26 +68,20 @@ def learn(
     times = None if datetimes is None else datetimes[out.kept]
     touched = trend.touches(trial.train.indices, times, len(items), learned.half_life)
     crowd = trend.column(touched, items.features, config.prior_regularization)
-    share = expected_cold_share(matrix, items, config, datetimes)
+    share = expected_cold_share(matrix, config, datetimes)
     return Learned(replace(learned, cold_scale=_cold_scale(trial, out, learned, crowd, share)), shape)
 
 
-def expected_cold_share(
-    matrix: sparse.csr_array, items: Described, config: BuildConfig, datetimes: np.ndarray | None
-) -> float:
+def expected_cold_share(matrix: sparse.csr_array, config: BuildConfig, datetimes: np.ndarray | None) -> float:
     """The share of the interactions to come that is expected to fall to items nobody has touched yet.
 
-    `config.cold_share`, if it is given. With datetimes, what fell to new items after moments of the past. Without, the
-    share of the catalogue that is untouched and has features: a new item is then taken to be wanted as often as another
-    one.
+    `config.cold_share`, if it is given. With datetimes, what fell to new items after moments of the past, within bounds.
+    Without, nothing is known of it, and both kinds of items count alike.
     """
     if config.cold_share is not None:
         return config.cold_share
     share = None if datetimes is None else trending.cold_share(matrix, datetimes)
-    if share is None:
-        untouched = np.bincount(matrix.indices, minlength=len(items)) == 0
-        share = float(np.mean(untouched & items.features.any(axis=1)))
-    return float(np.clip(share, LEAST_COLD, MOST_COLD))
+    return UNKNOWN_SHARE if share is None else float(np.clip(share, LEAST_COLD, MOST_COLD))
 
 
 def _shape(trial: Trial, out: HeldOut, config: BuildConfig) -> tuple[Shape, Predictor]:
