@@ -21,6 +21,7 @@ class Query:
         text: float32 [dim], the typed text's embedding, else the history's profile; zero when there is neither.
         weights: a and b.
         trend: sigma_u where what everybody touches lately counts, 0 for somebody who typed a text.
+        expected: float32 [K] or None, the factor that the row solve pulls a new user's to.
     """
 
     rows: np.ndarray
@@ -31,6 +32,7 @@ class Query:
     text: np.ndarray
     weights: Weights
     trend: float
+    expected: np.ndarray | None = None
 
     @property
     def vector(self) -> np.ndarray:

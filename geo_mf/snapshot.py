@@ -139,9 +139,13 @@ class Snapshot:
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
         factors, amounts, wanted = self._system(rows, clicks, described)
-        behaviour = self.fold_in.solve(factors, amounts, wanted=wanted)
+        # Somebody new who shows what they like is like everybody else until the clicks say otherwise: with one click,
+        # the posterior mean is near the mean user. Who types looks for something, and known users are as the fit had
+        # them.
+        expected = self.mean_user if user is None and typed is None and factors.any() else None
+        behaviour = self.fold_in.solve(factors, amounts, expected, wanted)
         trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
-        return Query(rows, clicks, typed, described, behaviour, looked_for, chosen, trend)
+        return Query(rows, clicks, typed, described, behaviour, looked_for, chosen, trend, expected)
 
     def _described(self, typed: np.ndarray | None, asked: np.ndarray) -> np.ndarray | None:
         """float32 [K], the factor that an item of this text and these attributes would have; None without either."""
@@ -237,6 +241,11 @@ class Snapshot:
     def fold_in(self) -> FoldIn:
         """Row solves against the item factors, as in the fit: there, an item that nobody touched is next to nothing."""
         return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.catalog))
+
+    @cached_property
+    def mean_user(self) -> np.ndarray:
+        """float32 [K], whom somebody is expected to be of whom nothing is known: the users' mean factor."""
+        return self.user_factors.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     @cached_property
     def balance(self) -> Balance:
@@ -361,7 +370,7 @@ class Snapshot:
         )
         asked = "what you typed" if query.typed is not None else "the attributes you named"
         names += [] if query.described is None else [(None, asked)]
-        names.append((None, "popular lately"))
+        names.append((None, "popular lately" if query.expected is None else "popular"))
         best = np.argsort(-shares, axis=0, kind="stable")[:REASONS]
         return [
             tuple(Because(*names[j], share=float(shares[j, place])) for j in best[:, place] if shares[j, place] > 0)
@@ -369,7 +378,8 @@ class Snapshot:
         ]
 
     def _shares(self, query: Query, found: np.ndarray) -> np.ndarray:
-        """What each item of the history, the typed text and last the trend added to each score.
+        """What each item of the history, the description and last the crowd (the trend, and the mean user that a new
+        one begins as) added to each score.
 
         float64 [history + 1, found]; a column sums to the score.
         """
@@ -386,6 +396,9 @@ class Snapshot:
         factors, balanced, wanted = self._system(query.rows, query.clicks, query.described)
         behaviour = wanted[:, None] * self.fold_in.contributions(factors, balanced, self.item_factors[found])
         crowd = query.weights.behaviour * self._crowd(query, found)
+        if query.expected is not None:
+            rest = self.item_factors[found] @ query.behaviour - behaviour.sum(axis=0)
+            crowd = crowd + query.weights.behaviour * rest
         return np.vstack([query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, crowd])
 
     def _crowd(self, query: Query, rows: np.ndarray) -> np.ndarray:

@@ -75,8 +75,8 @@ def learn(
 def expected_cold_share(matrix: sparse.csr_array, config: BuildConfig, datetimes: np.ndarray | None) -> float:
     """The share of the interactions to come that is expected to fall to items nobody has touched yet.
 
-    `config.cold_share`, if it is given. With datetimes, what fell to new items after moments of the past, within bounds.
-    Without, nothing is known of it, and both kinds of items count alike.
+    `config.cold_share`, if it is given. With datetimes, what fell to new items after moments of the past, within
+    bounds. Without, nothing is known of it, and both kinds of items count alike.
     """
     if config.cold_share is not None:
         return config.cold_share
