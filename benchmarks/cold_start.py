@@ -3,10 +3,10 @@
     python benchmarks/cold_start.py [--data citeulike ml-latest-small] [--tags] [--defaults] [--plot FILE]
 
 CiteULike in GAR's split (Chen et al., SIGIR 2022), its validation lists: a fifth of the articles is cold, nobody
-touched them in training. *cold* ranks the cold articles only, *warm* the warm ones only, *overall* all; training positives are
-left out; metrics @20. MovieLens ml-latest-small, positives >= 4: a fifth of the movies cold, a tenth of the other
-interactions held out, the same lists; and a fifth of the users left out of training, who then come with a sentence or
-with a few clicks. There, settings are the defaults.
+touched them in training. *cold* ranks the cold articles only, *warm* the warm ones only, *overall* all; training
+positives are left out; metrics @20. MovieLens ml-latest-small, positives >= 4: a fifth of the movies cold, a tenth of
+the other interactions held out, the same lists; and a fifth of the users left out of training, who then come with a
+sentence or with a few clicks. There, settings are the defaults.
 
 Beside geo_mf: popularity, content kNN, the same factorization without text, the same with an unshrunk regression for
 cold items, and GradientMF with a text tower. Embeddings are cached; the seconds are those of the rest.
@@ -188,9 +188,8 @@ def strangers(rec: gm.Recommender, new: Interactions, random: np.random.Generato
     means = {name: float(np.mean(values)) for name, values in judged.items()}
     for name, values in judged.items():
         lead = np.asarray(values) - judged["popularity"]
-        print(
-            f"{name:<24}{means[name]:>8.4f}   over popularity {lead.mean():+.4f} ± {1.96 * lead.std() / len(lead) ** 0.5:.4f}"
-        )
+        half = 1.96 * lead.std() / len(lead) ** 0.5
+        print(f"{name:<24}{means[name]:>8.4f}   over popularity {lead.mean():+.4f} ± {half:.4f}")
     return means
 
 

@@ -140,9 +140,9 @@ class Snapshot:
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
         factors, amounts, wanted = self._system(rows, clicks, described)
         # Somebody new who shows what they like is like everybody else until the clicks say otherwise: with one click,
-        # the posterior mean is near the mean user. Who types looks for something, and known users are as the fit had
-        # them.
-        expected = self.mean_user if user is None and typed is None and factors.any() else None
+        # the posterior mean is near the mean user. Who only describes what they look for is taken at their word, and
+        # known users are as the fit had them.
+        expected = self.mean_user if user is None and self.item_factors[rows].any() else None
         behaviour = self.fold_in.solve(factors, amounts, expected, wanted)
         trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, described, behaviour, looked_for, chosen, trend, expected)

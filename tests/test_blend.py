@@ -42,7 +42,11 @@ def test_the_weights_follow_the_length_of_the_history() -> None:
     short, long, typed = Weights(1, 2), Weights(1, 0), Weights(3, 4)
     learned = Blend(1.0, ((2, short), (10, long)), typed)
     assert [learned.weights(n, typed=False) for n in (0, 2, 3, 10, 11, 10**6)] == [short, short, long, long, long, long]
-    assert learned.weights(1, typed=True) == typed
+    assert learned.weights(0, typed=True) == typed
+    # Beside n clicks a sentence says the n + 1st part of what it says alone, and no less than text does without it.
+    assert learned.weights(1, typed=True) == short
+    assert learned.weights(3, typed=True).text == pytest.approx(4 / 3 / 4)
+    assert Blend(1.0, ((10, long),), Weights(0, 1)).weights(5, typed=True) == Weights(0, 1)
 
 
 def test_a_profile_is_the_unit_weighted_mean_or_nothing() -> None:

@@ -167,7 +167,7 @@ def test_options_are_the_settings_of_a_build() -> None:
     ("setting", "from_file", "variable", "flags", "values"),
     [
         ("weighting", 'weighting = "linear"', "uniform", ["--weighting", "log"], ("log", "linear", "uniform", "log")),
-        ("factors", "factors = 16", "32", ["--factors", "64"], (128, 16, 32, 64)),
+        ("factors", "factors = 16", "32", ["--factors", "64"], (None, 16, 32, 64)),
         ("nu", "nu = 1", "0.5", ["--nu", "0"], (None, 1.0, 0.5, 0.0)),
         ("cache", "no-cache = true", "0", ["--no-cache"], (True, False, True, False)),
         ("cache", "no_cache = false", "1", ["--cache"], (True, True, False, True)),

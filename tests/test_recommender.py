@@ -154,7 +154,8 @@ def test_behaviour_is_the_row_solve_of_everything_given(recommender: gm.Recommen
     weights = balanced(rec, [row(rec, id) for id in clicks], list(clicks.values()), typed=True)
     assert query.behaviour == pytest.approx(row_solve(rec, x, weights), abs=2e-6)
     assert query.text == pytest.approx(typed)
-    assert query.weights == rec.blend.with_text
+    assert query.weights == rec.blend.weights(len(clicks), typed=True)
+    assert rec.query(text="paths of snow").weights == rec.blend.with_text
 
 
 def test_a_history_is_also_a_text_query(recommender: gm.Recommender) -> None:

@@ -60,7 +60,7 @@ class Blend:
     Attributes:
         scale: s, the factor on every text embedding in the index.
         by_history: pairs (longest history, weights), in rising order; the last one holds for all longer histories.
-        with_text: weights when the caller typed a text.
+        with_text: weights when the caller typed a text and nothing else is known.
         cold_scale: factor on the prior of an item that nobody has touched. A regression shrinks what it predicts, so
             unscaled priors would stand below every factor that behaviour gave.
         trend: c, the weight of `trend.column` for somebody who typed no text.
@@ -75,10 +75,18 @@ class Blend:
     half_life: float | None = None
 
     def weights(self, history: int, typed: bool) -> Weights:
-        """The default weights for a query with `history` items and, perhaps, a typed text."""
-        if typed:
+        """The default weights for a query with `history` items and, perhaps, a typed text.
+
+        A text alone weighs as in `with_text`. Beside a history it is one thing among `history` + 1 that are known, and
+        its weight against behaviour falls accordingly, down to what text weighs without it.
+        """
+        own = next((weights for longest, weights in self.by_history if history <= longest), self.by_history[-1][1])
+        if not typed:
+            return own
+        if not history or not self.with_text.behaviour:
             return self.with_text
-        return next((weights for longest, weights in self.by_history if history <= longest), self.by_history[-1][1])
+        alone = self.with_text.text / self.with_text.behaviour
+        return Weights(own.behaviour, max(own.text, own.behaviour * alone / (1 + history)))
 
 
 def text_scale(
