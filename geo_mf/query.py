@@ -4,8 +4,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Weights
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """What a user's row is solved for.
+
+    Attributes:
+        factors: float32 [m, K], of the history and, last, of what the request described, if anything.
+        weights: float32 [m], balanced.
+        wanted: float64 [m], the score that each should have.
+    """
+
+    factors: np.ndarray
+    weights: np.ndarray
+    wanted: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Items to be explained, m of them.
+
+    Attributes:
+        factors: float32 [m, K].
+        embeddings: float32 [m, dim].
+        trend: float64 [m], what the trend adds to the behaviour score.
+    """
+
+    factors: np.ndarray
+    embeddings: np.ndarray
+    trend: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +47,7 @@ class Query:
         rows: int [n], catalogue rows of the history.
         clicks: float32 [n], their weights; negative for what is disliked.
         typed: float32 [dim] or None, the unit embedding of the typed text.
-        described: float32 [K] or None, the factor that text and attributes of the request predict.
+        system: what the factor was solved for.
         behaviour: float32 [K], the user's factor.
         text: float32 [dim], the typed text's embedding, else the history's profile; zero when there is neither.
         weights: a and b.
@@ -27,7 +58,7 @@ class Query:
     rows: np.ndarray
     clicks: np.ndarray
     typed: np.ndarray | None
-    described: np.ndarray | None
+    system: System
     behaviour: np.ndarray
     text: np.ndarray
     weights: Weights
@@ -39,3 +70,37 @@ class Query:
         """float32 [1, K + dim + 1], ready for the index."""
         weights = np.asarray([[self.weights.behaviour, self.weights.text]], np.float32)
         return blend.queries(self.behaviour[None], self.text[None], weights, np.full(1, self.trend, np.float32))
+
+    @property
+    def described(self) -> bool:
+        """Whether there is a text or are attributes beside the history."""
+        return len(self.system.factors) > len(self.rows)
+
+    def shares(self, fold_in: FoldIn, found: Found, history: np.ndarray, scale: float) -> np.ndarray:
+        """What each item of the history, the description and last the crowd (the trend, and the mean user that a new
+        one begins as) added to each score.
+
+        Args:
+            fold_in: the row solves.
+            found: the items.
+            history: float32 [n, dim], the history's embeddings.
+            scale: of the text part.
+
+        Returns:
+            float64 [n + described + 1, m]; a column sums to the score.
+        """
+        targets = found.embeddings.astype(np.float64)
+        parts = np.zeros((len(self.rows) + self.described, len(targets)))
+        if self.typed is not None:
+            parts[-1] = targets @ self.typed
+        else:
+            own = self.clicks.astype(np.float64)[:, None] * history
+            length = float(np.linalg.norm(own.sum(axis=0)))
+            parts[: len(own)] = own @ targets.T / (length if length > 1e-12 else np.inf)
+        each = fold_in.contributions(self.system.factors, self.system.weights, found.factors)
+        behaviour = self.system.wanted[:, None] * each
+        crowd = found.trend
+        if self.expected is not None:
+            crowd = crowd + found.factors @ self.behaviour - behaviour.sum(axis=0)
+        a, b = self.weights.behaviour, self.weights.text * scale
+        return np.vstack([a * behaviour + b * parts, a * crowd])

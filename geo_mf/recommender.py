@@ -16,7 +16,6 @@ from geo_mf.data.interactions import Interactions
 from geo_mf.data.more import read_more
 from geo_mf.data.read import Source, read_interactions
 from geo_mf.errors import InvalidInput
-from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend
 from geo_mf.geometry.predictor import Predictor
@@ -25,7 +24,7 @@ from geo_mf.living import items, refit, users
 from geo_mf.living.changes import ItemChanges, RefitReport, UserChanges
 from geo_mf.living.record import Record
 from geo_mf.query import Query
-from geo_mf.recommendations import Recommendations
+from geo_mf.recommendations import Recommendation, Recommendations
 from geo_mf.snapshot import Snapshot, Space
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
 from geo_mf.text.encoder import TextEncoder
@@ -107,6 +106,29 @@ class Recommender:
     ) -> Query:
         """What `recommend` searches with. Arguments and errors as there."""
         return self.now.query(user, history=history, text=text, attributes=attributes, weights=weights)
+
+    def explain(
+        self,
+        item: Any,
+        user: Any = None,
+        *,
+        history: Clicks | None = None,
+        text: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        weights: tuple[float, float] | None = None,
+    ) -> Recommendation:
+        """One item's score for what `recommend` takes, and all of its reasons.
+
+        Returns:
+            score = behaviour + text; and the shares in `because`, of every item of the history, of what was typed or
+            named and of the crowd, strongest first, the negative ones too, sum to the score.
+
+        Raises:
+            UnknownId: no such item, or as in `recommend`.
+            InvalidInput, IncompatibleIndex: as in `recommend`.
+        """
+        now = self.now
+        return now.explain(item, now.query(user, history=history, text=text, attributes=attributes, weights=weights))
 
     def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known.
@@ -372,11 +394,6 @@ class Recommender:
     def vectors(self) -> np.ndarray:
         """float32 [items, K + dim + 1], the indexed rows."""
         return self.now.vectors
-
-    @property
-    def fold_in(self) -> FoldIn:
-        """Row solves against the item factors."""
-        return self.now.fold_in
 
     @property
     def cold(self) -> np.ndarray:

@@ -25,7 +25,7 @@ from geo_mf.geometry.blend import Blend, Spread, Weights
 from geo_mf.geometry.features import Filling
 from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import Hits, VectorIndex
-from geo_mf.query import Query
+from geo_mf.query import Found, Query, System
 from geo_mf.recommendations import Because, Recommendation, Recommendations, check_k, shortage
 from geo_mf.text.encoder import TextEncoder
 
@@ -108,7 +108,9 @@ class Snapshot:
             return Recommendations((), k, f"0 of {k}: {reason}")
         # The search sets k places aside: no more than there are items.
         hits = self.index.search(query.vector, min(k, len(self.catalog)), allowed, [seen])
-        return self._explained(query, hits, k, shortage(k, int(hits.counts[0]), where, len(seen)))
+        found = hits.rows[0][: hits.counts[0]]
+        items = self._explained(query, found, hits.scores[0], REASONS)
+        return Recommendations(tuple(items), k, shortage(k, len(found), where, len(seen)))
 
     def query(
         self,
@@ -131,21 +133,20 @@ class Snapshot:
                 "text= (a sentence) or attributes= that some item has, or ask for trending()"
             )
         typed = self._encode(words) if words else None
-        described = self._described(typed, asked)
         looked_for = (
             typed
             if typed is not None
             else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        factors, amounts, wanted = self._system(rows, clicks, described)
+        system = self._system(rows, clicks, self._described(typed, asked))
         # Somebody new who shows what they like is like everybody else until the clicks say otherwise: with one click,
         # the posterior mean is near the mean user. Who only describes what they look for is taken at their word, and
         # known users are as the fit had them.
         expected = self.mean_user if user is None and self.item_factors[rows].any() else None
-        behaviour = self.fold_in.solve(factors, amounts, expected, wanted)
+        behaviour = self.fold_in.solve(system.factors, system.weights, expected, system.wanted)
         trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
-        return Query(rows, clicks, typed, described, behaviour, looked_for, chosen, trend, expected)
+        return Query(rows, clicks, typed, system, behaviour, looked_for, chosen, trend, expected)
 
     def _described(self, typed: np.ndarray | None, asked: np.ndarray) -> np.ndarray | None:
         """float32 [K], the factor that an item of this text and these attributes would have; None without either."""
@@ -154,17 +155,14 @@ class Snapshot:
         embedding = np.zeros(self.embeddings.shape[1], np.float32) if typed is None else typed
         return self.prior(self.filling.features(embedding[None], asked[None]))[0]
 
-    def _system(
-        self, rows: np.ndarray, clicks: np.ndarray, described: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Factors [n, K], balanced weights [n] and wanted scores [n] of what the user's row is solved for: the history
-        and, as one ordinary click more, what was described."""
+    def _system(self, rows: np.ndarray, clicks: np.ndarray, described: np.ndarray | None) -> System:
+        """The history and, as one ordinary click more, what was described."""
         factors, amounts = self.item_factors[rows], np.abs(clicks)
         wanted = np.where(clicks > 0, 1.0, DISLIKED)
         if described is not None:
             factors = np.concatenate([factors, described[None]])
             amounts, wanted = np.append(amounts, np.float32(1)), np.append(wanted, 1.0)
-        return factors, self.balance.of_user(rows, amounts), wanted
+        return System(factors, self.balance.of_user(rows, amounts), wanted)
 
     def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known."""
@@ -350,56 +348,48 @@ class Snapshot:
         behaviour, text, _ = np.split(query.vector[0], [self.item_factors.shape[1], len(query.vector[0]) - 1])
         return bool(behaviour.any() or (text.any() and self._any_text))
 
-    def _explained(self, query: Query, hits: Hits, k: int, reason: str) -> Recommendations:
-        found = hits.rows[0][: hits.counts[0]]
+    def explain(self, item: Any, query: Query) -> Recommendation:
+        """One item's score for a query, with every reason."""
+        row = _row(self.catalog.items, item, "item")
+        score = np.asarray([query.vector[0] @ self.vectors[row]])
+        return self._explained(query, np.asarray([row]), score, None)[0]
+
+    def _explained(
+        self, query: Query, found: np.ndarray, scores: np.ndarray, reasons: int | None
+    ) -> list[Recommendation]:
+        """Items with their `reasons` strongest reasons, or with all of them."""
         a, b = query.weights.behaviour, query.weights.text * self.blend.scale
         items: list[Recommendation] = []
         for start in range(0, len(found), EXPLAINED_TOGETHER):
             rows = found[start : start + EXPLAINED_TOGETHER]
             behaviour = a * (self.item_factors[rows] @ query.behaviour + self._crowd(query, rows))
             text = b * (self.embeddings[rows] @ query.text)
-            because = self._because(query, rows)
-            items += self._items(rows, hits.scores[0, start : start + len(rows)], behaviour, text, because)
-        return Recommendations(tuple(items), k, reason)
+            because = self._because(query, rows, reasons)
+            items += self._items(rows, scores[start : start + len(rows)], behaviour, text, because)
+        return items
 
-    def _because(self, query: Query, found: np.ndarray) -> list[tuple[Because, ...]]:
-        """For each item that was found, the REASONS items of the history that added most to its score."""
+    def _because(self, query: Query, found: np.ndarray, reasons: int | None) -> list[tuple[Because, ...]]:
+        """For each item that was found, what added most to its score; without a number, everything that is in it."""
         shares = self._shares(query, found)
         names: list[tuple[Any, str]] = list(
             zip(self.catalog.items.take(query.rows), (self.titles[row] for row in query.rows), strict=True)
         )
-        asked = "what you typed" if query.typed is not None else "the attributes you named"
-        names += [] if query.described is None else [(None, asked)]
+        names += [(None, "what you typed" if query.typed is not None else "the attributes you named")] * query.described
         names.append((None, "popular lately" if query.expected is None else "popular"))
-        best = np.argsort(-shares, axis=0, kind="stable")[:REASONS]
+        best = np.argsort(-shares, axis=0, kind="stable")[:reasons]
         return [
-            tuple(Because(*names[j], share=float(shares[j, place])) for j in best[:, place] if shares[j, place] > 0)
+            tuple(
+                Because(*names[j], share=float(shares[j, place]))
+                for j in best[:, place]
+                if shares[j, place] > 0 or reasons is None
+            )
             for place in range(len(found))
         ]
 
-    def _shares(self, query: Query, found: np.ndarray) -> np.ndarray:
-        """What each item of the history, the description and last the crowd (the trend, and the mean user that a new
-        one begins as) added to each score.
-
-        float64 [history + 1, found]; a column sums to the score.
-        """
-        targets = self.embeddings[found].astype(np.float64)
-        if query.typed is None:
-            own = query.clicks.astype(np.float64)[:, None] * self.embeddings[query.rows]
-            length = float(np.linalg.norm(own.sum(axis=0)))
-            parts = own @ targets.T / (length if length > 1e-12 else np.inf)
-        else:
-            parts = np.zeros((len(query.rows), len(found)))
-        if query.described is not None:
-            last = np.zeros(len(found)) if query.typed is None else targets @ query.typed
-            parts = np.vstack([parts, last])
-        factors, balanced, wanted = self._system(query.rows, query.clicks, query.described)
-        behaviour = wanted[:, None] * self.fold_in.contributions(factors, balanced, self.item_factors[found])
-        crowd = query.weights.behaviour * self._crowd(query, found)
-        if query.expected is not None:
-            rest = self.item_factors[found] @ query.behaviour - behaviour.sum(axis=0)
-            crowd = crowd + query.weights.behaviour * rest
-        return np.vstack([query.weights.behaviour * behaviour + query.weights.text * self.blend.scale * parts, crowd])
+    def _shares(self, query: Query, rows: np.ndarray) -> np.ndarray:
+        """`Query.shares` of items by row."""
+        found = Found(self.item_factors[rows], self.embeddings[rows], self._crowd(query, rows))
+        return query.shares(self.fold_in, found, self.embeddings[query.rows], self.blend.scale)
 
     def _crowd(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """[rows]: what the trend adds to the behaviour score."""
