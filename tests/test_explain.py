@@ -32,7 +32,9 @@ def test_every_share_is_told_and_they_sum_to_the_score(recommender: gm.Recommend
         assert told.score == pytest.approx(told.behaviour + told.text, abs=1e-5)
         assert sum(because.share for because in told.because) == pytest.approx(told.score, abs=1e-4)
         named = [because.id for because in told.because if because.id is not None]
-        assert sorted(named) == sorted(rec.catalog.items.take(query.rows)), "each item of the history, once"
+        assert sorted(named, key=str) == sorted(rec.catalog.items.take(query.rows), key=str), (
+            "each item of the history, once"
+        )
         shares = np.asarray([because.share for because in told.because])
         assert np.all(np.diff(shares) <= 0)
 

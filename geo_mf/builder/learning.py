@@ -96,6 +96,8 @@ def _shape(trial: Trial, out: HeldOut, config: BuildConfig) -> tuple[Shape, Pred
     features = trial.items.features
     pool = np.flatnonzero(trial.untouched & features.any(axis=1))
     maps = predictors(trial.model, trial.train, features, CURVED, ALPHAS, config.seed)
+    if not maps:
+        return linear
     tried = [linear, *((Shape(CURVED, alpha), prior) for alpha, prior in zip(ALPHAS, maps, strict=True))]
     users, targets = trial.model.user_factors[out.users[met]], np.searchsorted(pool, out.cold[met])
     step = max(1, CHUNK_SCORES // len(pool))

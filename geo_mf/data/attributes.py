@@ -2,8 +2,8 @@
 
 Each column has a block of its own in a row of features, and no block is longer than 1:
 
-- numbers, dates and booleans: hat functions on at most KNOTS quantiles, so that a curve can be learned and an outlier
-  does no harm;
+- numbers, dates, times and booleans: hat functions on at most KNOTS quantiles, so that a curve can be learned and an
+  outlier does no harm;
 - text and lists of text: one place for each value. Text is split where it holds "|", as in "drama|comedy"; n values
   weigh 1 / sqrt(n) each. Beyond WIDTH different values they share WIDTH places with signs (Weinberger et al. 2009,
   "Feature hashing"), and values met later have a place too.
@@ -91,7 +91,7 @@ class Attributes:
 
     def spec(self) -> list[dict[str, Any]]:
         """For JSON."""
-        return [asdict(column) for column in self.columns]
+        return [{**asdict(one), "knots": list(one.knots), "values": list(one.values)} for one in self.columns]
 
     @property
     def dim(self) -> int:
@@ -137,8 +137,11 @@ class Attributes:
             several = isinstance(value, list | tuple | set)
             try:
                 columns[name] = pa.array([sorted(value, key=str) if several else value])
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                raise InvalidInput(f"the attribute {name!r} is {value!r}, which mixes types or has none") from error
+            except (pa.ArrowException, OverflowError, UnicodeError) as error:
+                raise InvalidInput(
+                    f"the attribute {name!r} is {value!r}, which mixes types or is no value of a column: {error}; "
+                    "expected text, a number, a date, or a list of text"
+                ) from error
         return self.encode(pa.table(columns))[0] if columns else np.zeros(self.dim, np.float32)
 
 
@@ -171,14 +174,24 @@ def _encoded(column: Column, values: pa.ChunkedArray) -> np.ndarray:
     met = places >= 0
     out = np.zeros((len(values), column.width), np.float32)
     np.add.at(out, (rows[met], places[met]), (signs / np.sqrt(counts[rows]))[met].astype(np.float32))
-    return out
+    # Values that share a place and a sign add up.
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1)
 
 
 def _is_number(kind: pa.DataType) -> bool:
     types: Any = pa.types
     return any(
         is_kind(kind)
-        for is_kind in (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_temporal)
+        for is_kind in (
+            types.is_integer,
+            types.is_floating,
+            types.is_decimal,
+            types.is_boolean,
+            types.is_date,
+            types.is_timestamp,
+            types.is_time,
+            types.is_duration,
+        )
     )
 
 
@@ -187,7 +200,9 @@ def _numbers(values: pa.ChunkedArray) -> np.ndarray:
     kind = values.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         values = pc.cast(values, pa.timestamp("us"), safe=False)
-    if pa.types.is_temporal(kind):
+    elif pa.types.is_time32(kind):
+        values = pc.cast(values, pa.int32())
+    if pa.types.is_temporal(values.type):
         values = pc.cast(values, pa.int64(), safe=False)
     numbers = np.asarray(pc.fill_null(pc.cast(values, pa.float64(), safe=False), np.nan), np.float64)
     return np.where(np.isfinite(numbers), numbers, np.nan)
@@ -217,7 +232,9 @@ def _words(name: str, values: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
     inner = kind.value_type if several else kind
     if types.is_dictionary(inner):
         inner = inner.value_type
-    if not (types.is_string(inner) or types.is_large_string(inner) or types.is_null(inner)):
+    if not any(
+        is_kind(inner) for is_kind in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    ):
         raise InvalidInput(
             f"the attribute {name!r} holds {kind}; expected numbers, dates, booleans, text or lists of text: convert "
             "it, or leave it out"

@@ -103,7 +103,8 @@ class Predictor:
         bandwidth = gamma / float(np.mean(np.einsum("ij,ij->i", x, x, dtype=np.float64)))
         normal, right = _sums(x, h, r, landmarks, bandwidth)
         # In the coordinates where the penalty is the unit matrix, the landmarks' likeness to each other does no harm.
-        lower = linalg.cholesky(_kernel(landmarks, landmarks, bandwidth) + JITTER * np.eye(len(landmarks)), lower=True)
+        wide = landmarks.astype(np.float64)  # rounded to float32, near landmarks would make it indefinite
+        lower = linalg.cholesky(_kernel(wide, wide, bandwidth) + JITTER * np.eye(len(wide)), lower=True)
         normal, right = _whitened(lower, *_sums(x, h, r, landmarks, bandwidth))
         shrink = np.full(len(normal), r.mean())
         shrink[-1] *= 1e-6  # the constant is not shrunk
@@ -133,10 +134,10 @@ class Predictor:
 
 
 def _kernel(x: np.ndarray, landmarks: np.ndarray, bandwidth: float) -> np.ndarray:
-    """float32 [n, m]."""
+    """[n, m], in the precision of the rows."""
     squared = np.einsum("ij,ij->i", x, x)[:, None] + np.einsum("ij,ij->i", landmarks, landmarks)
     squared -= 2 * (x @ landmarks.T)
-    return np.exp(-bandwidth / 2 * np.maximum(squared, 0)).astype(np.float32, copy=False)
+    return np.exp(squared.dtype.type(-bandwidth / 2) * np.maximum(squared, 0))
 
 
 def _sums(
