@@ -66,7 +66,8 @@ class Recommender:
         Args:
             user: a known user's id. The user's factor is folded in from the stored history and, if given, `history`.
             history: ids of items, or a mapping from id to weight: 1 is one ordinary interaction, -1 a dislike, which
-                takes away from what is like it and stands against clicks on the same item.
+                says that the item ought to score nothing: it takes away from what is like it, as far as the rest
+                speaks for that. It stands against clicks on the same item.
             text: a sentence. It counts as one more item of the history, and as the text to look for.
             attributes: values of the columns that the build took as features (`BuildConfig.attributes`), such as
                 {"genres": ["drama"], "year": 1994}. With the text, they describe one more item of the history.

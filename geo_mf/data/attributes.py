@@ -31,6 +31,7 @@ pc: Any = _compute  # pyarrow makes these functions at import, where no type che
 KNOTS = 8
 WIDTH = 512
 SEPARATOR = "|"
+EXPECTED = {"number": "numbers, times or booleans", "date": "dates"}
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,22 @@ class Column:
 
     Attributes:
         name: of the column.
-        kind: "number", "values" (a place each) or "hashed".
-        knots: of a number, rising.
+        kind: "number", "date", "values" (a place each) or "hashed".
+        knots: of a number or a date (microseconds since 1970), rising.
         values: of "values", in order of their places.
     """
 
     name: str
-    kind: Literal["number", "values", "hashed"]
+    kind: Literal["number", "date", "values", "hashed"]
     knots: tuple[float, ...] = ()
     values: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
         """Numbers in its block."""
-        return {"number": len(self.knots), "values": len(self.values), "hashed": WIDTH}[self.kind]
+        return {"number": len(self.knots), "date": len(self.knots), "values": len(self.values), "hashed": WIDTH}[
+            self.kind
+        ]
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -134,7 +137,7 @@ class Attributes:
             raise InvalidInput(f"the index has no attribute {unknown[0]!r}; {known}")
         columns: dict[str, Any] = {}
         for name, value in given.items():
-            several = isinstance(value, list | tuple | set)
+            several = isinstance(value, list | tuple | set | frozenset)
             try:
                 columns[name] = pa.array([sorted(value, key=str) if several else value])
             except (pa.ArrowException, OverflowError, UnicodeError) as error:
@@ -150,7 +153,7 @@ def _learned(name: str, values: pa.ChunkedArray) -> Column:
         numbers = _numbers(values)
         known = numbers[np.isfinite(numbers)]
         knots = np.unique(np.quantile(known, np.linspace(0, 1, KNOTS))) if len(known) else np.zeros(0)
-        return Column(name, "number", tuple(knots.tolist()))
+        return Column(name, "date" if _is_date(values.type) else "number", tuple(knots.tolist()))
     words, _ = _words(name, values)
     different = sorted(set(words))
     return Column(name, "hashed") if len(different) > WIDTH else Column(name, "values", values=tuple(different))
@@ -159,10 +162,13 @@ def _learned(name: str, values: pa.ChunkedArray) -> Column:
 def _encoded(column: Column, values: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_null(values.type):
         return np.zeros((len(values), column.width), np.float32)
-    if (column.kind == "number") != _is_number(values.type):
-        expected = "numbers, dates or booleans" if column.kind == "number" else "text or lists of text"
-        raise InvalidInput(f"the attribute {column.name!r} holds {values.type}; expected {expected}, as in the build")
-    if column.kind == "number":
+    kind = "date" if _is_date(values.type) else "number" if _is_number(values.type) else "words"
+    if kind != (column.kind if column.kind in EXPECTED else "words"):
+        raise InvalidInput(
+            f"the attribute {column.name!r} holds {values.type}; expected "
+            f"{EXPECTED.get(column.kind, 'text or lists of text')}, as in the build"
+        )
+    if column.kind in EXPECTED:
         return _hats(_numbers(values), np.asarray(column.knots))
     words, rows = _words(column.name, values)
     signs = np.ones(len(words), np.float32)
@@ -195,10 +201,14 @@ def _is_number(kind: pa.DataType) -> bool:
     )
 
 
+def _is_date(kind: pa.DataType) -> bool:
+    return pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+
+
 def _numbers(values: pa.ChunkedArray) -> np.ndarray:
     """float64 [n]; NaN where missing or infinite."""
     kind = values.type
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+    if _is_date(kind):
         values = pc.cast(values, pa.timestamp("us"), safe=False)
     elif pa.types.is_time32(kind):
         values = pc.cast(values, pa.int32())

@@ -101,7 +101,6 @@ class Predictor:
             return [cls.linear(RidgePrior.of(x, r, alpha).fit(h), alpha) for alpha in alphas]
         landmarks = np.ascontiguousarray(x[np.sort(random.permutation(len(x))[:LANDMARKS])])
         bandwidth = gamma / float(np.mean(np.einsum("ij,ij->i", x, x, dtype=np.float64)))
-        normal, right = _sums(x, h, r, landmarks, bandwidth)
         # In the coordinates where the penalty is the unit matrix, the landmarks' likeness to each other does no harm.
         wide = landmarks.astype(np.float64)  # rounded to float32, near landmarks would make it indefinite
         lower = linalg.cholesky(_kernel(wide, wide, bandwidth) + JITTER * np.eye(len(wide)), lower=True)
