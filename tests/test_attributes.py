@@ -343,7 +343,7 @@ def test_what_is_not_asked_is_a_block_of_zeros(several: Attributes) -> None:
         ({"gnere": "war"}, "no attribute 'gnere'; they are genre, year, tags"),
         ({"seen": 1}, "no attribute 'seen'"),
         ({1: 2}, "no attribute 1"),
-        ({"year": "1990"}, "'year' holds string; expected numbers, dates or booleans, as in the build"),
+        ({"year": "1990"}, "'year' holds string; expected numbers, times or booleans, as in the build"),
         ({"year": [1990]}, "'year' holds list.*expected numbers"),
         ({"year": {"from": 1990}}, "'year' holds struct"),
         ({"year": object()}, "'year' is <object"),
