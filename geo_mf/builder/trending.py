@@ -63,13 +63,18 @@ def cold_share(matrix: sparse.csr_array, datetimes: np.ndarray) -> float | None:
     None when nothing comes after any of them.
     """
     found = []
-    times = np.sort(datetimes)
     for share in MOMENTS:
-        start, end = times[int(share * len(times))], times[min(int((share + HORIZON) * len(times)), len(times) - 1)]
-        after = matrix.indices[(datetimes > start) & (datetimes <= end)]
-        if len(after):
-            found.append(np.mean(~np.isin(after, matrix.indices[datetimes <= start])))
+        before, after = _divided(datetimes, share)
+        if after.any():
+            found.append(np.mean(~np.isin(matrix.indices[after], matrix.indices[before])))
     return float(np.mean(found)) if found else None
+
+
+def _divided(datetimes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """bool [nnz], twice: the `share` of the interactions that came first, and those of the stretch after it."""
+    times = np.sort(datetimes)
+    start, end = times[int(share * len(times))], times[min(int((share + HORIZON) * len(times)), len(times) - 1)]
+    return datetimes <= start, (datetimes > start) & (datetimes <= end)
 
 
 def _weight(
@@ -120,9 +125,8 @@ class _Moment:
     @classmethod
     def of(cls, matrix: sparse.csr_array, datetimes: np.ndarray, share: float, seed: int) -> "_Moment | None":
         """The moment before which `share` of the interactions came; None if nothing lies on one side of it."""
-        times = np.sort(datetimes)
-        start, end = times[int(share * len(times))], times[min(int((share + HORIZON) * len(times)), len(times) - 1)]
-        before, after = datetimes <= start, np.flatnonzero((datetimes > start) & (datetimes <= end))
+        before, stretch = _divided(datetimes, share)
+        after = np.flatnonzero(stretch)
         if not before.any() or not len(after):
             return None
         random = np.random.default_rng(seed)
