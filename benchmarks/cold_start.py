@@ -95,7 +95,6 @@ def movielens() -> tuple[gm.Catalog, Split, Interactions]:
 def rivals(rec: gm.Recommender, split: Split, without: gm.Recommender) -> list[Any]:
     """The other factorizations, on the same embeddings."""
     scorers = [RecommenderScorer(rec, split.users, split.items, part) for part in ("blend", "factors")]
-    plain = RecommenderScorer(without, split.users, split.items, "factors")
     order = without.users.rows_or_missing(split.users.ids)
     users = np.where(order[:, None] >= 0, without.user_factors[order], 0)
     warm, embeddings = split.warm_items, scorers[0].embeddings
@@ -109,21 +108,10 @@ def rivals(rec: gm.Recommender, split: Split, without: gm.Recommender) -> list[A
     tower.fit(matrix, embeddings)
     return [
         *scorers,
-        _named(plain, "IALS without text"),
+        Factors("IALS without text", users, without.item_factors[at]),
         Factors("unshrunk regression", users, items),
         Factors("GradientMF, text tower", tower.user_vectors, tower.item_vectors),
     ]
-
-
-def _named(scorer: Any, name: str) -> Any:
-    class Named:
-        def __init__(self) -> None:
-            self.name = name
-
-        def scores(self, user_rows: np.ndarray) -> np.ndarray:
-            return scorer.scores(user_rows)
-
-    return Named()
 
 
 def lists(rec: gm.Recommender, split: Split, without: gm.Recommender) -> dict[str, dict[tuple[int, int], float]]:

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geo_mf.factorize.balance import Balance
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Weights
+
+DISLIKED = 0.0
+"""The score that a disliked item ought to have; 1 is that of a click."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +26,22 @@ class System:
     factors: np.ndarray
     weights: np.ndarray
     wanted: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        rows: np.ndarray,
+        clicks: np.ndarray,
+        factors: np.ndarray,
+        described: np.ndarray | None,
+        balance: Balance,
+    ) -> "System":
+        """The history, rows, clicks and factors [n, K], and as one ordinary click more what was described, [K]."""
+        amounts, wanted = np.abs(clicks), np.where(clicks > 0, 1.0, DISLIKED)
+        if described is not None:
+            factors = np.concatenate([factors, described[None]])
+            amounts, wanted = np.append(amounts, np.float32(1)), np.append(wanted, 1.0)
+        return cls(factors, balance.of_user(rows, amounts), wanted)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
-from geo_mf.data.clicks import Clicks, click_rows
+from geo_mf.data.clicks import Clicks, click_rows, merged_clicks
 from geo_mf.data.ids import IdMap
 from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
 from geo_mf.factorize.balance import Balance
@@ -33,9 +33,6 @@ Space = Literal["blend", "factors", "text"]
 
 REASONS = 3
 """Items of the history that `because` names."""
-
-DISLIKED = 0.0
-"""The score that a disliked item ought to have; 1 is that of a click."""
 
 EXPLAINED_TOGETHER = 1024
 """Items whose reasons are worked out at once: a table of history x items."""
@@ -139,7 +136,7 @@ class Snapshot:
             else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        system = self._system(rows, clicks, self._described(typed, asked))
+        system = System.of(rows, clicks, self.item_factors[rows], self._described(typed, asked), self.balance)
         # Somebody new who shows what they like is like everybody else until the clicks say otherwise: with one click,
         # the posterior mean is near the mean user. Who only describes what they look for is taken at their word, and
         # known users are as the fit had them.
@@ -154,15 +151,6 @@ class Snapshot:
             return None
         embedding = np.zeros(self.embeddings.shape[1], np.float32) if typed is None else typed
         return self.prior(self.filling.features(embedding[None], asked[None]))[0]
-
-    def _system(self, rows: np.ndarray, clicks: np.ndarray, described: np.ndarray | None) -> System:
-        """The history and, as one ordinary click more, what was described."""
-        factors, amounts = self.item_factors[rows], np.abs(clicks)
-        wanted = np.where(clicks > 0, 1.0, DISLIKED)
-        if described is not None:
-            factors = np.concatenate([factors, described[None]])
-            amounts, wanted = np.append(amounts, np.float32(1)), np.append(wanted, 1.0)
-        return System(factors, self.balance.of_user(rows, amounts), wanted)
 
     def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known."""
@@ -323,12 +311,7 @@ class Snapshot:
         if history is None:
             return rows, clicks
         given, weights = click_rows(history, self.catalog.items)
-        # A dislike stands, whatever was clicked before.
-        disliked = given[weights < 0]
-        kept, liked = ~np.isin(rows, disliked), (weights < 0) | ~np.isin(given, disliked)
-        merged, place = np.unique(np.concatenate([rows[kept], given[liked]]), return_inverse=True)
-        summed = np.bincount(place, np.concatenate([clicks[kept], weights[liked]]), len(merged))
-        return merged, summed.astype(np.float32)
+        return merged_clicks(rows, clicks, given, weights)
 
     def _encode(self, text: str) -> np.ndarray:
         self.check_encoder()

@@ -15,8 +15,7 @@ from test_recommender import balanced, row
 
 import geo_mf as gm
 from geo_mf.errors import InvalidInput
-from geo_mf.query import Query
-from geo_mf.snapshot import DISLIKED
+from geo_mf.query import DISLIKED, Query
 
 GENRES = ("drama", "comedy", "war")
 HOT = [f"m{at}" for at in range(36)]

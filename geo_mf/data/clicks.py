@@ -8,7 +8,7 @@ import numpy as np
 from geo_mf.data.ids import IdMap
 from geo_mf.errors import InvalidInput, UnknownId
 
-__all__ = ["Clicks", "click_rows"]
+__all__ = ["Clicks", "click_rows", "merged_clicks"]
 
 MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
 """Within these bounds a row solve keeps enough digits, whatever the mix."""
@@ -45,3 +45,17 @@ def click_rows(clicks: Clicks, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
         return items.rows(ids).astype(np.int64), given.astype(np.float32)
     except UnknownId as error:
         raise UnknownId(f"history: {error}") from error
+
+
+def merged_clicks(
+    rows: np.ndarray, clicks: np.ndarray, given: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A stored history and what a caller gives, as rising rows int64 [n] and weights float32 [n].
+
+    The weights of an item add up, but a dislike stands, whatever was clicked before.
+    """
+    disliked = given[weights < 0]
+    kept, counted = ~np.isin(rows, disliked), (weights < 0) | ~np.isin(given, disliked)
+    merged, place = np.unique(np.concatenate([rows[kept], given[counted]]), return_inverse=True)
+    summed = np.bincount(place, np.concatenate([clicks[kept], weights[counted]]), len(merged))
+    return merged, summed.astype(np.float32)
