@@ -13,11 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geo_mf.errors import IncompatibleIndex, InvalidInput
-from geo_mf.index.exact import ExactIndex, Hits, VectorIndex
+from geo_mf.index.exact import ExactIndex, Hits, VectorIndex, valid_vectors
 from geo_mf.index.faiss import FaissIndex
+from geo_mf.index.living import changed
 from geo_mf.index.scan import faiss
 
-INDEXES = [ExactIndex, FaissIndex]
+
+def living(vectors: np.ndarray) -> VectorIndex:
+    """An index of half of the rows, then with one more, then with the rest and with every third row as it should be."""
+    checked, _ = valid_vectors(vectors)
+    half, size = len(checked) // 2, len(checked)
+    wrong = checked[:half].copy()
+    wrong[::3] = 7
+    index: VectorIndex = FaissIndex(wrong)
+    if half < size:
+        index = changed(index, np.array([half]), checked[half : half + 1] + 1, half + 1)
+    late = np.union1d(np.arange(0, half, 3), np.arange(half, size))
+    return changed(index, late, checked[late], size)
+
+
+INDEXES = [ExactIndex, FaissIndex, living]
 both = pytest.mark.parametrize("make", INDEXES)
 
 
@@ -207,6 +222,7 @@ def test_refusals_hold_when_asserts_are_off() -> None:
 import numpy as np
 from geo_mf.errors import InvalidInput
 from geo_mf.index.faiss import FaissIndex
+from geo_mf.index.living import changed
 from geo_mf.index.scan import faiss
 index, refused = FaissIndex(np.eye(3)), 0
 for queries, k, allowed in [(np.eye(4), 1, None), (np.eye(3), 0, None), (np.eye(3), 1, np.ones(2, bool))]:
@@ -331,7 +347,7 @@ class TestBytes:
         with file.open("rb") as opened:
             mapped = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
         index = FaissIndex.from_bytes(mapped, size=200, dim=5, norm=10.0)
-        assert np.may_share_memory(index._vectors, np.frombuffer(mapped, np.uint8))
+        assert np.may_share_memory(index.vectors, np.frombuffer(mapped, np.uint8))
         for allowed in (None, np.arange(200) % 3 == 0):
             found, want = index.search(vectors, 7, allowed), ExactIndex(vectors).search(vectors, 7, allowed)
             assert (found.rows == want.rows).all()

@@ -37,7 +37,8 @@ class FaissIndex:
         self._adopt(checked.copy() if np.may_share_memory(checked, vectors) else checked, norm, threads)
 
     def _adopt(self, vectors: np.ndarray, norm: float, threads: int | None) -> None:
-        self._vectors = vectors
+        self.vectors = vectors.view()
+        self.vectors.flags.writeable = False
         self._limits = SearchLimits(*vectors.shape, norm)
         self._threads = threads
 
@@ -68,14 +69,14 @@ class FaissIndex:
 
     def _top(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if allowed is None or allowed.all():
-            return scan(queries, self._vectors, k)
-        return scan_rows(queries, self._vectors, np.flatnonzero(allowed), k)
+            return scan(queries, self.vectors, k)
+        return scan_rows(queries, self.vectors, np.flatnonzero(allowed), k)
 
     def to_bytes(self) -> bytes:
         """The index in Faiss's own format, an IndexFlatIP; the same vectors give the same bytes."""
-        size, dim = self._vectors.shape
+        size, dim = self.vectors.shape
         head = _HEADER.pack(_KIND, dim, size, _UNUSED, _UNUSED, True, _INNER_PRODUCT, size * dim)
-        return head + self._vectors.tobytes()
+        return head + self.vectors.tobytes()
 
     @classmethod
     def from_bytes(
