@@ -61,7 +61,7 @@ class ApproximateIndex:
     ) -> None:
         self.vectors, self.lift, self.effort, self.norm = vectors, lift, effort, norm
         self._index, self._threads = index, valid_threads(threads)
-        self._limits = SearchLimits(*vectors.shape, norm)
+        self._limits = SearchLimits(len(vectors), vectors.shape[1], norm)
 
     @classmethod
     def build(
@@ -128,6 +128,32 @@ class ApproximateIndex:
     def bytes_in_memory(self) -> int:
         """What the candidates are found in, in bytes; the vectors themselves come on top."""
         return len(self.to_bytes())
+
+    def cell_places(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+        """int [q, m]: the how-manieth cell that a query visits holds each of its rows, int [q, m].
+
+        None for a kind that has no cells, or looks for cells by an index of their own.
+        """
+        if not isinstance(self._index, faiss.IndexIVF):
+            return None
+        quantizer = faiss.downcast_index(self._index.quantizer)
+        if not isinstance(quantizer, faiss.IndexFlat):
+            return None
+        centres = quantizer.reconstruct_n(0, self.cells)
+        cell = np.empty(self.size, np.int64)
+        lists = self._index.invlists
+        for at in range(self.cells):
+            if held := lists.list_size(at):
+                cell[faiss.rev_swig_ptr(lists.get_ids(at), held)] = at
+        places = np.empty(rows.shape, np.int64)
+        lifted, squares = self.lift.queries(queries), np.einsum("cd,cd->c", centres, centres)
+        for start in range(0, len(rows), 256):
+            some = slice(start, start + 256)
+            distances = squares - 2 * (lifted[some] @ centres.T)
+            mine = np.take_along_axis(distances, cell[rows[some]], axis=1)
+            ordered = np.sort(distances, axis=1)
+            places[some] = [np.searchsorted(line, own) for line, own in zip(ordered, mine, strict=True)]
+        return places
 
     def search(
         self,

@@ -39,7 +39,7 @@ class FaissIndex:
     def _adopt(self, vectors: np.ndarray, norm: float, threads: int | None) -> None:
         self.vectors = vectors.view()
         self.vectors.flags.writeable = False
-        self._limits = SearchLimits(*vectors.shape, norm)
+        self._limits = SearchLimits(len(vectors), vectors.shape[1], norm)
         self._threads = threads
 
     @property
