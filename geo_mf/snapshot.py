@@ -342,32 +342,15 @@ class Snapshot:
     ) -> list[Recommendation]:
         """Items with their `reasons` strongest reasons, or with all of them."""
         a, b = query.weights.behaviour, query.weights.text * self.blend.scale
+        told = list(zip(self.catalog.items.take(query.rows), (self.titles[row] for row in query.rows), strict=True))
         items: list[Recommendation] = []
         for start in range(0, len(found), EXPLAINED_TOGETHER):
             rows = found[start : start + EXPLAINED_TOGETHER]
             behaviour = a * (self.item_factors[rows] @ query.behaviour + self._crowd(query, rows))
             text = b * (self.embeddings[rows] @ query.text)
-            because = self._because(query, rows, reasons)
+            because = query.because(self._shares(query, rows), told, reasons)
             items += self._items(rows, scores[start : start + len(rows)], behaviour, text, because)
         return items
-
-    def _because(self, query: Query, found: np.ndarray, reasons: int | None) -> list[tuple[Because, ...]]:
-        """For each item that was found, what added most to its score; without a number, everything that is in it."""
-        shares = self._shares(query, found)
-        names: list[tuple[Any, str]] = list(
-            zip(self.catalog.items.take(query.rows), (self.titles[row] for row in query.rows), strict=True)
-        )
-        names += [(None, "what you typed" if query.typed is not None else "the attributes you named")] * query.described
-        names.append((None, "popular lately" if query.expected is None else "popular"))
-        best = np.argsort(-shares, axis=0, kind="stable")[:reasons]
-        return [
-            tuple(
-                Because(*names[j], share=float(shares[j, place]))
-                for j in best[:, place]
-                if shares[j, place] > 0 or reasons is None
-            )
-            for place in range(len(found))
-        ]
 
     def _shares(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """`Query.shares` of items by row."""
