@@ -297,6 +297,9 @@ def test_quotas_by_hand() -> None:
     )
     assert gm.Quota("genres", at_most=0.2)(pool, 8).reason == "at most 1 per value of 'genres', among 8 candidates"
     assert first(gm.Quota("item_id", at_most=1), 8) == list(range(8))
+    mixed = pool_of([4, 3, 2, 1], {"tags": [["drama", "war"], ["comedy", "war"], ["x"], ["comedy"]]})
+    both = gm.Quota("tags", at_most=1, at_least={"drama": 1, "comedy": 1})(mixed, 2)
+    assert (both.order[:2].tolist(), both.reason) == ([0, 3], ""), "what fills a minimum breaks no maximum"
 
 
 @pytest.mark.parametrize(
