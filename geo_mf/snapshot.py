@@ -245,7 +245,7 @@ class Snapshot:
 
     def ready(self) -> "Snapshot":
         """This snapshot, with all worked out that a first request would have to wait for."""
-        _ = self.titles, self.fold_in, self.balance, self._spread, self._any_text
+        _ = self.fold_in, self.balance, self._spread, self._any_text
         return self
 
     @cached_property
@@ -355,7 +355,7 @@ class Snapshot:
         """For each item that was found, what added most to its score; without a number, everything that is in it."""
         shares = self._shares(query, found)
         names: list[tuple[Any, str]] = list(
-            zip(self.catalog.items.take(query.rows), (self.titles[row] for row in query.rows), strict=True)
+            zip(self.catalog.items.take(query.rows), self.catalog.titles_of(query.rows), strict=True)
         )
         names += [(None, "what you typed" if query.typed is not None else "the attributes you named")] * query.described
         names.append((None, "popular lately" if query.expected is None else "popular"))
@@ -386,11 +386,12 @@ class Snapshot:
         text: np.ndarray,
         because: Sequence[tuple[Because, ...]] | None = None,
     ) -> tuple[Recommendation, ...]:
-        columns = (self.catalog.items.take(rows), rows, scores.tolist(), behaviour.tolist(), text.tolist())
+        cold, names = self.cold[rows].tolist(), (self.catalog.items.take(rows), self.catalog.titles_of(rows))
+        columns = (*names, cold, scores.tolist(), behaviour.tolist(), text.tolist())
         reasons = because if because is not None else [()] * len(rows)
         return tuple(
-            Recommendation(id, self.titles[row], score, factor, word, bool(self.cold[row]), why)
-            for (id, row, score, factor, word), why in zip(zip(*columns, strict=True), reasons, strict=True)
+            Recommendation(id, title, score, factor, word, cold, why)
+            for (id, title, cold, score, factor, word), why in zip(zip(*columns, strict=True), reasons, strict=True)
         )
 
 

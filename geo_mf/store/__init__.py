@@ -16,7 +16,7 @@ not trust (a checksum proves that a file is unchanged, not who wrote it).
 """
 
 from geo_mf.store.layout import LAYOUT, FileEntry, Layout, Manifest
-from geo_mf.store.reading import Contents, VerifyReport, read_version, verify, versions
+from geo_mf.store.reading import Contents, StoredTable, VerifyReport, read_version, verify, versions
 from geo_mf.store.writing import prune, publish
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "FileEntry",
     "Layout",
     "Manifest",
+    "StoredTable",
     "VerifyReport",
     "prune",
     "publish",

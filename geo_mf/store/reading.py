@@ -1,4 +1,4 @@
-"""The reader's side of an artefact: check every file, then map it."""
+"""The reader's side of an artefact: check every file, then map it. What has to be decoded waits for its first use."""
 
 import errno
 import hashlib
@@ -7,10 +7,10 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,42 @@ import pyarrow as pa
 from geo_mf.errors import IncompatibleIndex, InvalidInput
 from geo_mf.store.layout import LAYOUT, SUFFIX, FileEntry, Kind, Manifest, Pointer
 
-__all__ = ["Check", "Contents", "VerifyReport", "read_version", "verify", "versions"]
+if TYPE_CHECKING:
+    from pyarrow import parquet as pq
+
+__all__ = ["Check", "Contents", "StoredTable", "VerifyReport", "read_version", "verify", "versions"]
 
 Check = Literal["auto", "full", "quick"]
 HASHED_BELOW = 10**9  # bytes; "auto" hashes every file of a smaller artefact
 REMEDY = "Restore this file from a copy, or build the index again."
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTable:
+    """A table in a checked and mapped file. Its columns are known at once; `read` decodes them, each time.
+
+    Attributes:
+        path: the file, for messages.
+        schema: names and types of the columns.
+        rows: how many.
+    """
+
+    path: Path
+    schema: pa.Schema
+    rows: int
+    _memory: memoryview
+
+    @classmethod
+    def of(cls, memory: memoryview, path: Path) -> "StoredTable":
+        """From the bytes of a Parquet file. IncompatibleIndex if its end does not describe a table."""
+        with _named(path):
+            file = _parquet(memory)
+            return cls(path, file.schema_arrow, file.metadata.num_rows, memory)
+
+    def read(self) -> pa.Table:
+        """The whole table. IncompatibleIndex if it cannot be decoded or a page's checksum is another."""
+        with _named(self.path):
+            return _parquet(self._memory).read()
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +62,20 @@ class Contents:
 
     folder: Path
     arrays: Mapping[str, np.ndarray]
-    tables: Mapping[str, pa.Table]
+    tables: Mapping[str, StoredTable]
     blobs: Mapping[str, memoryview]
 
     def array(self, name: str) -> np.ndarray:
         """A read-only array, mapped from its file. IncompatibleIndex if there is none of that name."""
         return self._one(self.arrays, name, "array")
 
-    def table(self, name: str) -> pa.Table:
-        """A table. IncompatibleIndex if there is none of that name."""
+    def stored(self, name: str) -> StoredTable:
+        """A table that is not decoded yet. IncompatibleIndex if there is none of that name."""
         return self._one(self.tables, name, "table")
+
+    def table(self, name: str) -> pa.Table:
+        """A table, decoded now. IncompatibleIndex if there is none of that name, or as in `StoredTable.read`."""
+        return self.stored(name).read()
 
     def blob(self, name: str) -> memoryview:
         """Bytes, mapped from their file. IncompatibleIndex if there are none of that name."""
@@ -83,15 +118,16 @@ def _counted(n: int, noun: str) -> str:
 def read_version(
     root: str | os.PathLike[str], version: str | None = None, check: Check = "auto"
 ) -> tuple[Manifest, Contents]:
-    """Check a version, then map its arrays and bytes and read its tables.
+    """Check a version, then map its files. Tables are decoded when they are asked for.
 
-    What was checked is what is read: each file is opened once. Arrays stay valid when the version is pruned later.
+    What was checked is what is read: each file is opened once, and stays mapped. All stays valid when the version is
+    pruned later. Maps are read-only and shared: processes that read the same version hold its pages once.
 
     Args:
         root: the artefact's folder.
         version: such as "v000007"; by default the current one.
-        check: "full" hashes every file, "quick" compares names and sizes only, "auto" hashes below 1 GB in total.
-            CURRENT, SEAL and the manifest are always hashed.
+        check: "full" hashes every file, "quick" compares names, sizes and headers only, "auto" hashes below 1 GB in
+            total. CURRENT, SEAL and the manifest are always hashed.
 
     Raises:
         FileNotFoundError: there is no index here, or no such version.
@@ -215,7 +251,7 @@ def _read(root: Path, pointer: Pointer, check: Check) -> tuple[Manifest, Content
         raise IncompatibleIndex(problem)
     hashed = check == "full" or (check == "auto" and manifest.total_size < HASHED_BELOW)
     arrays: dict[str, np.ndarray] = {}
-    tables: dict[str, pa.Table] = {}
+    tables: dict[str, StoredTable] = {}
     blobs: dict[str, memoryview] = {}
     with ExitStack() as opened:
         # Every file is checked before the first is parsed.
@@ -295,17 +331,28 @@ def _array(file: io.BufferedReader, entry: FileEntry, path: Path) -> np.ndarray:
         raise IncompatibleIndex(f"{path} is not the expected array: {error}. {REMEDY}") from error
 
 
-def _table(file: io.BufferedReader, entry: FileEntry, path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(pa.BufferReader(pa.py_buffer(_mapped(file)))).read()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise IncompatibleIndex(f"{path} is not the expected table: {error}. {REMEDY}") from error
-    if (table.num_rows, table.num_columns) != entry.shape:
-        found = [table.num_rows, table.num_columns]
+def _table(file: io.BufferedReader, entry: FileEntry, path: Path) -> StoredTable:
+    table = StoredTable.of(_mapped(file), path)
+    found = (table.rows, len(table.schema))
+    if found != entry.shape:
         raise IncompatibleIndex(f"{path} has shape {found}; the manifest says {entry.shape}. {REMEDY}")
     return table
+
+
+def _parquet(memory: memoryview) -> "pq.ParquetFile":
+    """A reader of its own for each use: Arrow's are not made for several threads."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.BufferReader(pa.py_buffer(memory)), page_checksum_verification=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Arrow does not know which file it reads."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise IncompatibleIndex(f"{path} is not the expected table: {error}. {REMEDY}") from error
 
 
 def _mapped(file: io.BufferedReader) -> memoryview:

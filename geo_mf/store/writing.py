@@ -174,7 +174,9 @@ def _parquet(table: pa.Table) -> memoryview:
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(None).combine_chunks(), sink, compression="zstd")
+    plain = table.replace_schema_metadata(None).combine_chunks()
+    # Checksums, because the quick check of a large artefact hashes nothing: a damaged page is refused when it is read.
+    pq.write_table(plain, sink, compression="zstd", write_page_checksum=True)
     return memoryview(sink.getvalue())
 
 
