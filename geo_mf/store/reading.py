@@ -274,7 +274,10 @@ def _read(root: Path, pointer: Pointer, check: Check) -> tuple[Manifest, Content
 
 def _name_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     expected = {LAYOUT.manifest, LAYOUT.seal, *manifest.files}
-    found = set(os.listdir(folder)) if folder.is_dir() else set()
+    try:
+        found = set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):  # pruned a moment ago, perhaps: then all of it is missing
+        found = set()
     for name in sorted(expected - found):
         yield f"{folder / name} is missing. {REMEDY}"
     for name in sorted(found - expected):
