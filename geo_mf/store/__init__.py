@@ -16,7 +16,8 @@ not trust (a checksum proves that a file is unchanged, not who wrote it).
 """
 
 from geo_mf.store.layout import LAYOUT, FileEntry, Layout, Manifest
-from geo_mf.store.reading import Contents, StoredTable, VerifyReport, read_version, verify, versions
+from geo_mf.store.overview import VersionOnDisk, overview
+from geo_mf.store.reading import Contents, StoredTable, VerifyReport, read_manifest, read_version, verify, versions
 from geo_mf.store.writing import prune, publish
 
 __all__ = [
@@ -27,8 +28,11 @@ __all__ = [
     "Manifest",
     "StoredTable",
     "VerifyReport",
+    "VersionOnDisk",
+    "overview",
     "prune",
     "publish",
+    "read_manifest",
     "read_version",
     "verify",
     "versions",

@@ -21,7 +21,17 @@ from geo_mf.store.layout import LAYOUT, SUFFIX, FileEntry, Kind, Manifest, Point
 if TYPE_CHECKING:
     from pyarrow import parquet as pq
 
-__all__ = ["Check", "Contents", "StoredTable", "VerifyReport", "read_version", "verify", "versions"]
+__all__ = [
+    "Check",
+    "Contents",
+    "StoredTable",
+    "VerifyReport",
+    "current_version",
+    "read_manifest",
+    "read_version",
+    "verify",
+    "versions",
+]
 
 Check = Literal["auto", "full", "quick"]
 HASHED_BELOW = 10**9  # bytes; "auto" hashes every file of a smaller artefact
@@ -182,6 +192,29 @@ def verify(root: str | os.PathLike[str], version: str | None = None) -> VerifyRe
 def versions(root: str | os.PathLike[str]) -> tuple[str, ...]:
     """The names of the versions that lie in `root`, oldest first; the current one need not be the last."""
     return tuple(LAYOUT.version(number) for number in LAYOUT.numbers(LAYOUT.checked_root(root)))
+
+
+def current_version(root: str | os.PathLike[str]) -> str:
+    """The name of the version in use.
+
+    Raises:
+        FileNotFoundError: there is no index here.
+        IncompatibleIndex: CURRENT is damaged.
+        InvalidInput: a bad name, or a symbolic link.
+    """
+    return _current(LAYOUT.checked_root(root)).version
+
+
+def read_manifest(root: str | os.PathLike[str], version: str) -> Manifest:
+    """The manifest of a version, its hash checked; no other file of it is looked at.
+
+    Raises:
+        FileNotFoundError: there is no such version.
+        IncompatibleIndex: the manifest or its seal is damaged, or a newer geo_mf wrote it.
+        InvalidInput: a bad name, or a symbolic link.
+    """
+    root = LAYOUT.checked_root(root)
+    return _manifest(root, _sealed(root, version))
 
 
 # --- from CURRENT to the manifest --------------------------------------------------------------------------------
