@@ -25,7 +25,7 @@ from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import ReadReport
 from geo_mf.errors import IncompatibleIndex
 from geo_mf.store.binding import save
-from geo_mf.store.reading import StoredTable
+from geo_mf.store.contents import StoredTable
 
 TABLES: dict[str, Callable[[gm.Recommender], Any]] = {
     "user_ids": lambda rec: rec.users.row(103),
@@ -192,6 +192,20 @@ def test_a_flipped_bit_in_a_page_is_found_without_any_hash(tmp_path: Path) -> No
         else:
             assert found.equals(table)
     assert refused > 280
+
+
+def test_a_flipped_bit_in_the_head_of_an_array_is_found_without_any_hash(tmp_path: Path) -> None:
+    """The head is compared with the manifest, and never run as Python."""
+    root = tmp_path / "movies"
+    store.publish(root, contents(1), {})
+    path = root / "v000001" / "factors.npy"
+    whole = path.read_bytes()
+    for place in range(8 * 128):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(IncompatibleIndex, match=re.escape(str(path))):
+            store.read_version(root, check="quick")
 
 
 # --- what waits is like what does not ----------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import changed
+from processes import BUILDER, LOADER, environment
 from test_store_faults import HOSTILE
 from typer.testing import CliRunner
 
@@ -32,7 +33,6 @@ from geo_mf.store.binding import save
 from geo_mf.store.layout import SCHEMA_VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
-HOME = {"PYTHONPATH": str(Path(__file__).parent)}
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +50,17 @@ def index(saved: Path, tmp_path: Path) -> Path:
 
 def script(code: str, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | HOME | env, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment() | env, check=False)
 
 
 # --- row 1: a kill at any moment of a build --------------------------------------------------------------------------
-
-BUILDER = """
-import sys
-from conftest import small_catalog, small_interactions
-import geo_mf as gm
-
-while True:
-    config = gm.BuildConfig.of(factors=8, iterations=2, cache=False, learn_blend=False)
-    gm.build(small_interactions(), small_catalog(), out=sys.argv[1], config=config, encoder=gm.HashEncoder(dim=32))
-    print(gm.load(sys.argv[1]).card["version"], flush=True)
-"""
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_build_killed_at_a_random_moment_leaves_a_whole_index(tmp_path: Path, seed: int) -> None:
     root = tmp_path / "index"
     command = [sys.executable, "-c", BUILDER, str(root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | HOME) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "v000001\n"  # from here on a build takes a fraction of a second
         time.sleep(random.Random(seed).uniform(0, 1.5))
@@ -174,7 +163,7 @@ def test_a_build_on_a_full_disk_exits_74_and_says_what_it_needs(tmp_path: Path, 
         if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True).returncode:
             pytest.skip("this user may not mount a tmpfs; the limit on file sizes covers the same code")
         command = [*mount, *command]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | HOME, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     *failed, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert last[0] == 0 and last[3] == [1, 2]
@@ -406,35 +395,10 @@ def test_nothing_is_unpickled_by_a_load_or_an_answer(saved: Path) -> None:
 
 # --- row 24: memory and threads --------------------------------------------------------------------------------------
 
-LOADED = """
-import json, os, sys, gc
-import geo_mf as gm
-
-def used():
-    gc.collect()
-    pages = int(open("/proc/self/statm").read().split()[1])
-    maps = len(open("/proc/self/maps").readlines())
-    return {"rss": pages * os.sysconf("SC_PAGE_SIZE"), "files": len(os.listdir("/proc/self/fd")),
-            "threads": len(os.listdir("/proc/self/task")), "maps": maps}
-
-def round(loads, queries):
-    for _ in range(loads):
-        rec = gm.load(sys.argv[1])
-        for at in range(queries):
-            rec.recommend(100 + at % 24, where="year > 1985" if at % 2 else None)
-            rec.recommend(text="snow and boats")
-
-round(60, 5)
-print(json.dumps(used()))
-for _ in range(3):
-    round(60, 5)
-    print(json.dumps(used()))
-"""
-
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells what a process holds")
 def test_many_loads_and_requests_hold_no_more_than_a_few(saved: Path) -> None:
-    done = script(LOADED, saved)
+    done = script(LOADER, saved, 3, 60, 10)
     assert done.returncode == 0, done.stderr[-2000:]
     first, *rounds = [json.loads(line) for line in done.stdout.splitlines()]
     for later in rounds:

@@ -20,7 +20,9 @@ from geo_mf.geometry.predictor import Predictor, Shape
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
-from geo_mf.store.reading import REMEDY, Check, Contents, StoredTable, read_version
+from geo_mf.store.contents import Contents, StoredTable
+from geo_mf.store.layout import REMEDY
+from geo_mf.store.reading import Check, read_version
 from geo_mf.store.writing import publish
 from geo_mf.text.encoder import TextEncoder, encoder_from_spec
 

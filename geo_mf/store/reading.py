@@ -1,30 +1,24 @@
-"""The reader's side of an artefact: check every file, then map it. What has to be decoded waits for its first use."""
+"""The reader's side of an artefact: from CURRENT to the manifest to the files, each checked by the one before it."""
 
 import errno
 import hashlib
 import io
-import mmap
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import pyarrow as pa
 
 from geo_mf.errors import IncompatibleIndex, InvalidInput
-from geo_mf.store.layout import LAYOUT, SUFFIX, FileEntry, Kind, Manifest, Pointer
-
-if TYPE_CHECKING:
-    from pyarrow import parquet as pq
+from geo_mf.store.contents import Contents, StoredTable, mapped, mapped_array, mapped_table
+from geo_mf.store.layout import LAYOUT, REMEDY, SUFFIX, FileEntry, Manifest, Pointer
 
 __all__ = [
     "Check",
-    "Contents",
-    "StoredTable",
     "VerifyReport",
     "current_version",
     "read_manifest",
@@ -35,66 +29,6 @@ __all__ = [
 
 Check = Literal["auto", "full", "quick"]
 HASHED_BELOW = 10**9  # bytes; "auto" hashes every file of a smaller artefact
-REMEDY = "Restore this file from a copy, or build the index again."
-
-
-@dataclass(frozen=True, eq=False)
-class StoredTable:
-    """A table in a checked and mapped file. Its columns are known at once; `read` decodes them, each time.
-
-    Attributes:
-        path: the file, for messages.
-        schema: names and types of the columns.
-        rows: how many.
-    """
-
-    path: Path
-    schema: pa.Schema
-    rows: int
-    _memory: memoryview
-
-    @classmethod
-    def of(cls, memory: memoryview, path: Path) -> "StoredTable":
-        """From the bytes of a Parquet file. IncompatibleIndex if its end does not describe a table."""
-        with _named(path):
-            file = _parquet(memory)
-            return cls(path, file.schema_arrow, file.metadata.num_rows, memory)
-
-    def read(self) -> pa.Table:
-        """The whole table. IncompatibleIndex if it cannot be decoded or a page's checksum is another."""
-        with _named(self.path):
-            return _parquet(self._memory).read()
-
-
-@dataclass(frozen=True, eq=False)
-class Contents:
-    """The checked contents of one version, by name without suffix."""
-
-    folder: Path
-    arrays: Mapping[str, np.ndarray]
-    tables: Mapping[str, StoredTable]
-    blobs: Mapping[str, memoryview]
-
-    def array(self, name: str) -> np.ndarray:
-        """A read-only array, mapped from its file. IncompatibleIndex if there is none of that name."""
-        return self._one(self.arrays, name, "array")
-
-    def stored(self, name: str) -> StoredTable:
-        """A table that is not decoded yet. IncompatibleIndex if there is none of that name."""
-        return self._one(self.tables, name, "table")
-
-    def table(self, name: str) -> pa.Table:
-        """A table, decoded now. IncompatibleIndex if there is none of that name, or as in `StoredTable.read`."""
-        return self.stored(name).read()
-
-    def blob(self, name: str) -> memoryview:
-        """Bytes, mapped from their file. IncompatibleIndex if there are none of that name."""
-        return self._one(self.blobs, name, "bytes")
-
-    def _one(self, held: Mapping[str, Any], name: str, kind: Kind) -> Any:
-        if name not in held:
-            raise IncompatibleIndex(f"{self.folder} holds no {name}{SUFFIX[kind]}. Build the index again.")
-        return held[name]
 
 
 @dataclass(frozen=True)
@@ -297,11 +231,11 @@ def _read(root: Path, pointer: Pointer, check: Check) -> tuple[Manifest, Content
             stem = name.removesuffix(SUFFIX[entry.kind])
             match entry.kind:
                 case "array":
-                    arrays[stem] = _array(file, entry, path)
+                    arrays[stem] = mapped_array(file, entry, path)
                 case "table":
-                    tables[stem] = _table(file, entry, path)
+                    tables[stem] = mapped_table(file, entry, path)
                 case "bytes":
-                    blobs[stem] = _mapped(file)
+                    blobs[stem] = mapped(file)
     return manifest, Contents(folder, arrays, tables, blobs)
 
 
@@ -348,49 +282,3 @@ def _open_regular(path: Path) -> io.BufferedReader:
         os.close(descriptor)
         raise IncompatibleIndex(f"{path} is not a regular file. {REMEDY}")
     return open(descriptor, "rb")
-
-
-def _array(file: io.BufferedReader, entry: FileEntry, path: Path) -> np.ndarray:
-    """As np.load(mmap_mode="r", allow_pickle=False), but from the file that was hashed."""
-    try:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"format {version} of .npy")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects")
-        if (shape, dtype.str, fortran) != (entry.shape, entry.dtype, False):
-            raise ValueError(f"{dtype.str} {shape}, not the manifest's {entry.dtype} {entry.shape}")
-        # np.asarray: the memmap subclass is slow in small steps; the map stays alive underneath, read-only.
-        return np.asarray(np.memmap(file, dtype=dtype, mode="r", offset=file.tell(), shape=shape))
-    except ValueError as error:
-        raise IncompatibleIndex(f"{path} is not the expected array: {error}. {REMEDY}") from error
-
-
-def _table(file: io.BufferedReader, entry: FileEntry, path: Path) -> StoredTable:
-    table = StoredTable.of(_mapped(file), path)
-    found = (table.rows, len(table.schema))
-    if found != entry.shape:
-        raise IncompatibleIndex(f"{path} has shape {found}; the manifest says {entry.shape}. {REMEDY}")
-    return table
-
-
-def _parquet(memory: memoryview) -> "pq.ParquetFile":
-    """A reader of its own for each use: Arrow's are not made for several threads."""
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(pa.BufferReader(pa.py_buffer(memory)), page_checksum_verification=True)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Arrow does not know which file it reads."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise IncompatibleIndex(f"{path} is not the expected table: {error}. {REMEDY}") from error
-
-
-def _mapped(file: io.BufferedReader) -> memoryview:
-    size = file.seek(0, io.SEEK_END)
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
