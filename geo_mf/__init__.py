@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from geo_mf.index.faiss import FaissIndex
     from geo_mf.recommendations import Recommendations
     from geo_mf.recommender import Recommender
+    from geo_mf.rerank.exposure import Exposure, ExposureAccount
+    from geo_mf.rerank.fusion import fuse
+    from geo_mf.rerank.mmr import MMR
+    from geo_mf.rerank.pool import Pool, Reranked, Reranker
+    from geo_mf.rerank.quota import Quota
     from geo_mf.store import verify
     from geo_mf.store.binding import load, save
     from geo_mf.text.encoder import HashEncoder, SentenceEncoder
@@ -59,6 +64,14 @@ _HOME = {
     "SentenceEncoder": "text.encoder",
     "ExactIndex": "index.exact",
     "FaissIndex": "index.faiss",
+    "MMR": "rerank.mmr",
+    "Quota": "rerank.quota",
+    "Exposure": "rerank.exposure",
+    "ExposureAccount": "rerank.exposure",
+    "Pool": "rerank.pool",
+    "Reranked": "rerank.pool",
+    "Reranker": "rerank.pool",
+    "fuse": "rerank.fusion",
     "Recommendations": "recommendations",
     "Recommender": "recommender",
     "BuildConfig": "builder",
@@ -78,6 +91,8 @@ __all__ = [
     "Catalog",
     "DoesNotFit",
     "ExactIndex",
+    "Exposure",
+    "ExposureAccount",
     "FaissIndex",
     "FitDiverged",
     "GeoMFError",
@@ -88,9 +103,14 @@ __all__ = [
     "IncompatibleIndex",
     "Interactions",
     "InvalidInput",
+    "MMR",
     "MissingExtra",
+    "Pool",
+    "Quota",
     "Recommendations",
     "Recommender",
+    "Reranked",
+    "Reranker",
     "SentenceEncoder",
     "Split",
     "Tuning",
@@ -98,6 +118,7 @@ __all__ = [
     "__version__",
     "build",
     "evaluate",
+    "fuse",
     "load",
     "read_catalog",
     "read_interactions",

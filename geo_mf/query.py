@@ -1,6 +1,8 @@
 """What a request came to: the parts of the query vector, and where they came from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from geo_mf.factorize.balance import Balance
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Weights
+from geo_mf.recommendations import Because
 
 DISLIKED = 0.0
 """The score that a disliked item ought to have; 1 is that of a click."""
@@ -124,3 +127,26 @@ class Query:
             crowd = crowd + found.factors @ self.behaviour - behaviour.sum(axis=0)
         a, b = self.weights.behaviour, self.weights.text * scale
         return np.vstack([a * behaviour + b * parts, a * crowd])
+
+    def because(
+        self, shares: np.ndarray, history: Sequence[tuple[Any, str]], reasons: int | None
+    ) -> list[tuple[Because, ...]]:
+        """For each of m items, what added most to its score; without a number, everything that is in it.
+
+        Args:
+            shares: float64 [n + described + 1, m], as `shares` gives them.
+            history: n pairs (id, title).
+            reasons: how many at most, each of them positive; None for all, the negative ones too.
+        """
+        names = list(history)
+        names += [(None, "what you typed" if self.typed is not None else "the attributes you named")] * self.described
+        names.append((None, "popular lately" if self.expected is None else "popular"))
+        best = np.argsort(-shares, axis=0, kind="stable")[:reasons]
+        return [
+            tuple(
+                Because(*names[j], share=float(shares[j, place]))
+                for j in best[:, place]
+                if shares[j, place] > 0 or reasons is None
+            )
+            for place in range(shares.shape[1])
+        ]

@@ -71,10 +71,12 @@ class Recommendation:
 class Recommendations:
     """Items, best first. Prints as a table, also in a notebook.
 
+    Best first is by score, unless a re-ranker chose the order: it leaves the scores as they are, and they may rise.
+
     Attributes:
         items: the recommendations.
         asked: how many were asked for.
-        reason: why there are fewer than that, or "" when there are not.
+        reason: why there are fewer than that, or what a re-ranker was asked for and could not give; else "".
     """
 
     items: tuple[Recommendation, ...]

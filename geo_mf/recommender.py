@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from geo_mf.data.ids import IdMap, IdValues
 from geo_mf.data.interactions import Interactions
 from geo_mf.data.more import read_more
 from geo_mf.data.read import Source, read_interactions
-from geo_mf.errors import InvalidInput
 from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend
 from geo_mf.geometry.predictor import Predictor
@@ -25,6 +24,7 @@ from geo_mf.living.changes import ItemChanges, RefitReport, UserChanges
 from geo_mf.living.record import Record
 from geo_mf.query import Query
 from geo_mf.recommendations import Recommendation, Recommendations
+from geo_mf.rerank.pool import Reranker
 from geo_mf.snapshot import Snapshot, Space
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
 from geo_mf.text.encoder import TextEncoder
@@ -60,6 +60,7 @@ class Recommender:
         where: str | None = None,
         weights: tuple[float, float] | None = None,
         exclude_seen: bool = True,
+        rerank: Reranker | Sequence[Reranker] | None = None,
     ) -> Recommendations:
         """The best items for a known user, for a few clicks, for a sentence, or for any mix of them.
 
@@ -76,12 +77,15 @@ class Recommender:
                 inside the search.
             weights: (behaviour, text); by default learned, as a function of the history's length.
             exclude_seen: leave out the items of the history.
+            rerank: how to choose the k from the best max(5 k, 100), or from as many as it asks for: `MMR(0.3)`,
+                `Quota("author", at_most=2)`, `Exposure("author")`, a function of yours (`rerank.pool.Reranker`), or
+                several, which act in this order. By default none: the best k by score.
 
         Returns:
-            k items, or fewer and the reason.
+            k items, or fewer and the reason. Re-ranked ones keep their scores, which then need not fall.
 
         Raises:
-            InvalidInput: nothing to go by, k < 1, a bad `where` or bad weights.
+            InvalidInput: nothing to go by, k < 1, a bad `where`, bad weights, or what a re-ranker cannot use.
             UnknownId: a user or an item that is not in the index.
             IncompatibleIndex: the encoder is not the one that built the index.
         """
@@ -94,6 +98,7 @@ class Recommender:
             where=where,
             weights=weights,
             exclude_seen=exclude_seen,
+            rerank=rerank,
         )
 
     def query(
@@ -280,10 +285,7 @@ class Recommender:
             InvalidInput: iterations < 1.
             FitDiverged: the factors became infinite or NaN.
         """
-        if iterations is not None and (
-            isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1
-        ):
-            raise InvalidInput(f"iterations is {iterations!r}; expected a whole number of at least 1, or None")
+        refit.check_iterations(iterations)
         began = time.perf_counter()
         with self._writing:
             before, epochs = self.now, iterations or Record.of(self.now.card).iterations

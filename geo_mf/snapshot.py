@@ -27,6 +27,7 @@ from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import Hits, VectorIndex
 from geo_mf.query import Found, Query, System
 from geo_mf.recommendations import Because, Recommendation, Recommendations, check_k, shortage
+from geo_mf.rerank.pool import Pool, Reranker, chain, choose
 from geo_mf.text.encoder import TextEncoder
 
 Space = Literal["blend", "factors", "text"]
@@ -94,20 +95,28 @@ class Snapshot:
         where: str | None = None,
         weights: tuple[float, float] | None = None,
         exclude_seen: bool = True,
+        rerank: Reranker | Sequence[Reranker] | None = None,
     ) -> Recommendations:
         """The best items for a known user, for a few clicks, for a sentence, or for any mix of them."""
         check_k(k)
+        rerankers = chain(rerank)
         query = self.query(user, history=history, text=text, attributes=attributes, weights=weights)
         allowed = None if where is None and self.live.all() else self._allowed(where)
         seen = query.rows if exclude_seen else query.rows[:0]
         if not self._speaks(query):
             reason = "neither behaviour nor text is known of what was given, or its weight is 0"
             return Recommendations((), k, f"0 of {k}: {reason}")
-        # The search sets k places aside: no more than there are items.
-        hits = self.index.search(query.vector, min(k, len(self.catalog)), allowed, [seen])
-        found = hits.rows[0][: hits.counts[0]]
-        items = self._explained(query, found, hits.scores[0], REASONS)
-        return Recommendations(tuple(items), k, shortage(k, len(found), where, len(seen)))
+
+        def best(n: int) -> Pool:
+            hits = self.index.search(query.vector, n, allowed, [seen])
+            found = int(hits.counts[0])
+            return Pool(hits.rows[0][:found], hits.scores[0][:found], self.catalog, self.directions)
+
+        # A search sets places aside for all it is asked for: no more than there are items.
+        listed, candidates, missing = choose(rerankers, k, len(self.catalog), best)
+        limits = shortage(k, min(k, candidates), where, len(seen))
+        items = self._explained(query, listed.rows, listed.scores, REASONS)
+        return Recommendations(tuple(items), k, "; ".join(filter(None, (limits, missing))))
 
     def query(
         self,
@@ -222,6 +231,12 @@ class Snapshot:
     def vectors(self) -> np.ndarray:
         """float32 [items, K + dim + 1], the indexed rows."""
         return blend.vectors(self.item_factors, self.embeddings, self.trend, self.blend)
+
+    def directions(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [n, K + dim], whose cosine is the mean of both spaces' cosines, as in `similar_items`."""
+        factors = self.item_factors[rows]
+        factors = np.where(factors.any(axis=1, keepdims=True), factors - self.mean_factor, 0)
+        return np.concatenate([blend.unit(factors), self.embeddings[rows]], axis=1)
 
     @cached_property
     def fold_in(self) -> FoldIn:
@@ -342,32 +357,15 @@ class Snapshot:
     ) -> list[Recommendation]:
         """Items with their `reasons` strongest reasons, or with all of them."""
         a, b = query.weights.behaviour, query.weights.text * self.blend.scale
+        told = list(zip(self.catalog.items.take(query.rows), self.catalog.titles_of(query.rows), strict=True))
         items: list[Recommendation] = []
         for start in range(0, len(found), EXPLAINED_TOGETHER):
             rows = found[start : start + EXPLAINED_TOGETHER]
             behaviour = a * (self.item_factors[rows] @ query.behaviour + self._crowd(query, rows))
             text = b * (self.embeddings[rows] @ query.text)
-            because = self._because(query, rows, reasons)
+            because = query.because(self._shares(query, rows), told, reasons)
             items += self._items(rows, scores[start : start + len(rows)], behaviour, text, because)
         return items
-
-    def _because(self, query: Query, found: np.ndarray, reasons: int | None) -> list[tuple[Because, ...]]:
-        """For each item that was found, what added most to its score; without a number, everything that is in it."""
-        shares = self._shares(query, found)
-        names: list[tuple[Any, str]] = list(
-            zip(self.catalog.items.take(query.rows), self.catalog.titles_of(query.rows), strict=True)
-        )
-        names += [(None, "what you typed" if query.typed is not None else "the attributes you named")] * query.described
-        names.append((None, "popular lately" if query.expected is None else "popular"))
-        best = np.argsort(-shares, axis=0, kind="stable")[:reasons]
-        return [
-            tuple(
-                Because(*names[j], share=float(shares[j, place]))
-                for j in best[:, place]
-                if shares[j, place] > 0 or reasons is None
-            )
-            for place in range(len(found))
-        ]
 
     def _shares(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """`Query.shares` of items by row."""

@@ -265,6 +265,20 @@ def test_recommend_for_clicks_a_sentence_and_a_mix(index: Path) -> None:
     assert all(int(one[1:]) >= 20 for one in ids(mixed)) and ids(mixed)
 
 
+def test_recommend_a_list_of_many_kinds(index: Path) -> None:
+    topic = {f"m{i}": TOPICS[i % 4] for i in range(31)}
+    plain = answer("recommend", index, "--user", "u0", "-k", "8")
+    assert answer("recommend", index, "--user", "u0", "-k", "8", "--diversity", "0") == plain
+    mixed = answer("recommend", index, "--user", "u0", "-k", "8", "--diversity", "0.9")
+    assert ids(mixed) != ids(plain) and len(set(ids(mixed))) == 8
+    for limit in ("genres=2", "genres=0.25"):
+        few = answer("recommend", index, "--user", "u0", "-k", "8", "--diversity", "0.5", "--at-most", limit)
+        topics = [topic[one] for one in ids(few)]
+        assert sorted(topics) == sorted([*TOPICS] * 2) and few["reason"] == ""
+    short = run("recommend", index, "--user", "u0", "-k", "9", "--at-most", "genres=2", "--at-most", "year=1")
+    assert "8 of 9: at most 2 per value of 'genres'" in short.output
+
+
 def test_recommend_what_is_trending(index: Path) -> None:
     found = answer("recommend", index, "--trending", "-k", "5", "--where", "year >= 1990")
     assert len(ids(found)) == 5
@@ -341,6 +355,12 @@ def test_evaluate_prints_tables(files: Path) -> None:
         ("recommend {index} --user u1 --where \"__import__('os')\"", 65, ["__import__"]),
         ("recommend {index} --user u1 --weights 1", 2, ["--weights", "1,0.3"]),
         ("recommend {index} --user u1 --weights 0,0", 65, ["not both 0"]),
+        ("recommend {index} --user u1 --diversity 1.5", 2, ["--diversity", "1"]),
+        ("recommend {index} --user u1 --at-most genres", 2, ["--at-most", "'genres'", "author=2"]),
+        ("recommend {index} --user u1 --at-most genres=0", 2, ["--at-most", "at least 1"]),
+        ("recommend {index} --user u1 --at-most genres=nan", 2, ["--at-most", "genres=nan"]),
+        ("recommend {index} --user u1 --at-most genre=2", 65, ["'genre'", "genres"]),
+        ("recommend {index} --trending --at-most genres=2", 2, ["--trending"]),
         ("recommend {index}", 65, ["nothing to go by"]),
         ("recommend", 2, ["'index'"]),
         ("recommend {tmp}/none --user u1", 66, ["none", "geo-mf build"]),

@@ -1,8 +1,10 @@
 """One contract, run on the specification and on Faiss."""
 
+import mmap
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geo_mf.errors import IncompatibleIndex, InvalidInput
-from geo_mf.index import faiss as faiss_room
-from geo_mf.index.exact import ExactIndex, Hits, VectorIndex
+from geo_mf.index.exact import ExactIndex, Hits, VectorIndex, valid_vectors
 from geo_mf.index.faiss import FaissIndex
+from geo_mf.index.living import changed
+from geo_mf.index.scan import faiss
 
-INDEXES = [ExactIndex, FaissIndex]
+
+def living(vectors: np.ndarray) -> VectorIndex:
+    """An index of half of the rows, then with one more, then with the rest and with every third row as it should be."""
+    checked, _ = valid_vectors(vectors)
+    half, size = len(checked) // 2, len(checked)
+    wrong = checked[:half].copy()
+    wrong[::3] = 7
+    index: VectorIndex = FaissIndex(wrong)
+    if half < size:
+        index = changed(index, np.array([half]), checked[half : half + 1] + 1, half + 1)
+    late = np.union1d(np.arange(0, half, 3), np.arange(half, size))
+    return changed(index, late, checked[late], size)
+
+
+INDEXES = [ExactIndex, FaissIndex, living]
 both = pytest.mark.parametrize("make", INDEXES)
 
 
@@ -205,6 +222,8 @@ def test_refusals_hold_when_asserts_are_off() -> None:
 import numpy as np
 from geo_mf.errors import InvalidInput
 from geo_mf.index.faiss import FaissIndex
+from geo_mf.index.living import changed
+from geo_mf.index.scan import faiss
 index, refused = FaissIndex(np.eye(3)), 0
 for queries, k, allowed in [(np.eye(4), 1, None), (np.eye(3), 0, None), (np.eye(3), 1, np.ones(2, bool))]:
     try:
@@ -246,11 +265,11 @@ def test_other_layouts_and_precisions_are_converted() -> None:
 def test_threads_change_the_time_not_the_answer() -> None:
     rng = np.random.default_rng(2)
     vectors, queries = rng.standard_normal((2000, 16)), rng.standard_normal((50, 16))
-    before = faiss_room.faiss.omp_get_max_threads()
+    before = faiss.omp_get_max_threads()
     one, two = (FaissIndex(vectors, threads=t).search(queries, 10) for t in (1, 2))
     assert (one.rows == two.rows).all()
     assert (one.scores == two.scores).all()
-    assert faiss_room.faiss.omp_get_max_threads() == before
+    assert faiss.omp_get_max_threads() == before
     with pytest.raises(InvalidInput, match="threads is 0"):
         FaissIndex(vectors, threads=0)
 
@@ -285,7 +304,6 @@ class TestBytes:
         assert FaissIndex.from_bytes(empty.to_bytes(), size=0, dim=3).search(np.ones((1, 3)), 1).counts.tolist() == [0]
 
     def test_plain_faiss_reads_it(self) -> None:
-        faiss = faiss_room.faiss
         index = faiss.deserialize_index(np.frombuffer(FaissIndex(self.vectors).to_bytes(), np.uint8))
         assert faiss.rev_swig_ptr(index.get_xb(), 12).tolist() == self.vectors.ravel().tolist()
 
@@ -295,14 +313,12 @@ class TestBytes:
             FaissIndex.from_bytes(FaissIndex(self.vectors).to_bytes(), size=size, dim=dim)
 
     @pytest.mark.parametrize("kind", ["IndexFlatL2", "HNSW8", "IVF2,Flat", "SQ8"])
-    def test_other_kinds_are_refused_before_faiss_reads_them(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        faiss = faiss_room.faiss
+    def test_other_kinds_are_refused(self, kind: str) -> None:
         metric = faiss.METRIC_INNER_PRODUCT
         index = faiss.IndexFlatL2(3) if kind == "IndexFlatL2" else faiss.index_factory(3, kind, metric)
         index.train(self.vectors)
         index.add(self.vectors)
         data = faiss.serialize_index(index).tobytes()
-        monkeypatch.setattr(faiss, "deserialize_index", None)
         with pytest.raises(IncompatibleIndex, match="kind"):
             length = len(FaissIndex(self.vectors).to_bytes())  # the length alone must not be what saves us
             FaissIndex.from_bytes(data[:length].ljust(length, b"\0"), size=4, dim=3)
@@ -324,10 +340,17 @@ class TestBytes:
         with pytest.raises(IncompatibleIndex, match="row 3 holds NaN"):
             FaissIndex.from_bytes(bytes(data), size=4, dim=3)
 
-    def test_the_limits_of_faiss_are_put_back(self) -> None:
-        before = faiss_room.faiss.get_deserialization_vector_byte_limit()
-        FaissIndex.from_bytes(FaissIndex(self.vectors).to_bytes(), size=4, dim=3)
-        assert faiss_room.faiss.get_deserialization_vector_byte_limit() == before
+    def test_a_mapped_file_is_searched_where_it_lies(self, tmp_path: Path) -> None:
+        file = tmp_path / "index.faiss"
+        vectors = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
+        file.write_bytes(FaissIndex(vectors).to_bytes())
+        with file.open("rb") as opened:
+            mapped = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+        index = FaissIndex.from_bytes(mapped, size=200, dim=5, norm=10.0)
+        assert np.may_share_memory(index.vectors, np.frombuffer(mapped, np.uint8))
+        for allowed in (None, np.arange(200) % 3 == 0):
+            found, want = index.search(vectors, 7, allowed), ExactIndex(vectors).search(vectors, 7, allowed)
+            assert (found.rows == want.rows).all()
 
 
 def test_nothing_hands_out_raw_memory() -> None:
@@ -335,6 +358,7 @@ def test_nothing_hands_out_raw_memory() -> None:
     assert {name for name in vars(FaissIndex) if not name.startswith("_")} == {
         "dim",
         "from_bytes",
+        "norm",
         "search",
         "size",
         "to_bytes",

@@ -11,6 +11,7 @@ from geo_mf.cli.output import Output
 
 if TYPE_CHECKING:
     from geo_mf.data.ids import IdMap
+    from geo_mf.rerank.pool import Reranker
 
 __all__ = ["recommend"]
 
@@ -40,15 +41,28 @@ def recommend(
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items of the history in the list.")] = (
         False
     ),
+    diversity: Annotated[
+        float, typer.Option(min=0, max=1, help="How much unlikeness counts beside the score, from 0 to 1.")
+    ] = 0.0,
+    at_most: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=N",
+            help="No more than N items with the same value of a column, such as author=2, or a share of the list, such "
+            "as author=0.3. Can be given again.",
+        ),
+    ] = None,
 ) -> None:
     """Recommend items to anybody.
 
     To a known user (--user), to somebody new with a few clicks (--history), for a sentence (--text), or to any mix of
     these; to somebody of whom nothing is known, what everybody touches lately (--trending).
     """
-    if trending and (user is not None or history or text is not None or weights is not None or include_seen):
+    asked = user is not None or history or text is not None or weights is not None or include_seen
+    if trending and (asked or diversity or at_most):
         raise typer.BadParameter("goes with --where and -k alone", param_hint="--trending")
     shares = None if weights is None else _weights(weights)
+    limits = [_limit(one) for one in at_most or []]
     compiled.keep()
     from geo_mf.store.binding import load
 
@@ -65,6 +79,7 @@ def recommend(
             where=where,
             weights=shares,
             exclude_seen=not include_seen,
+            rerank=_rerankers(diversity, limits),
         )
     if output.json:
         output.data(found.to_dict() | {"index_version": rec.card["version"]})
@@ -80,6 +95,33 @@ def _weights(text: str) -> tuple[float, float]:
             f"{text!r} is not two numbers; expected behaviour,text such as 1,0.3", param_hint="--weights"
         ) from error
     return behaviour, words
+
+
+def _limit(text: str) -> tuple[str, int | float]:
+    """The column and the limit in "author=2" or "author=0.3"."""
+    column, _, number = text.rpartition("=")
+    try:
+        limit = float(number) if "." in number else int(number)
+    except ValueError:
+        limit = 0
+    if not column or not (0 < limit <= 1 if isinstance(limit, float) else limit >= 1):
+        raise typer.BadParameter(
+            f"{text!r} is no limit; expected a column and a whole number of at least 1, such as author=2, or a share "
+            "between 0 and 1, such as author=0.3",
+            param_hint="--at-most",
+        )
+    return column, limit
+
+
+def _rerankers(diversity: float, limits: list[tuple[str, int | float]]) -> "list[Reranker]":
+    """Diversity first: a quota keeps the order it finds, and holds to the end."""
+    if not diversity and not limits:
+        return []
+    from geo_mf.rerank.mmr import MMR
+    from geo_mf.rerank.quota import Quota
+
+    found: list[Reranker] = [MMR(diversity)] if diversity else []
+    return found + [Quota(column, at_most=limit) for column, limit in limits]
 
 
 def _ids(words: str, items: "IdMap") -> list[Any]:

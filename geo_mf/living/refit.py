@@ -5,9 +5,11 @@ stays, apart from the scale of the text part, which follows from the factors.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from geo_mf.errors import InvalidInput
 from geo_mf.factorize.cores import all_cores
 from geo_mf.factorize.fit import Settings, fit, item_prior, item_weights
 from geo_mf.factorize.plan import Problem
@@ -22,6 +24,12 @@ from geo_mf.snapshot import Snapshot
 
 NEAREST = 10
 SAMPLED_ITEMS = 1000
+
+
+def check_iterations(iterations: Any) -> None:
+    """InvalidInput unless it is a number of epochs, or None."""
+    if iterations is not None and (isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1):
+        raise InvalidInput(f"iterations is {iterations!r}; expected a whole number of at least 1, or None")
 
 
 def refitted(now: Snapshot, iterations: int | None = None, show_progress: bool = False) -> Snapshot:

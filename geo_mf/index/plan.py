@@ -1,0 +1,251 @@
+"""Which index, and how hard it has to look: chosen by size, trained, measured, and raised until the target holds.
+
+What was measured before this was written, on 10^6 rows of 128 like a factorization's, two cores, recall@10 and rate:
+scoring all rows 1.00 at 700 queries a second; IVF with 16,384 cells and bytes (SQ8), 1,024 of them visited, .98 at
+2,200; HNSW32 over the same lifted rows .80 at 1,250, for its queries lie far from all rows. So HNSW is never chosen; it
+can be named.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from geo_mf.errors import InvalidInput
+from geo_mf.index.approximate import ApproximateIndex, Effort
+from geo_mf.index.exact import Hits
+from geo_mf.index.faiss import FaissIndex
+from geo_mf.index.recall import DEPTHS, Recall, Truth, norm_groups
+from geo_mf.index.scan import scan_rows
+
+__all__ = ["EXACT", "Goal", "Measured", "choose", "make"]
+
+EXACT = "Flat"
+
+BYTES_A_SECOND = 2e10
+"""What one core reads of an index in memory, where all rows are scored; on two cores with AVX-512, 1.5 to 4e10."""
+
+OVERSAMPLES = (24.0, 12.0, 6.0, 3.0, 1.5)
+FEWEST_PROBES = 8
+SHARES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
+TIMED_QUERIES = 10
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an index has to do.
+
+    Attributes:
+        recall: share of the true 10 and of the true 100 best rows that it finds, for each kind of query and in each
+            tenth of the rows by length.
+        rate: queries a second that one core should answer. Where scoring all rows does that, nothing else is built.
+        memory: bytes that it may take beside the vectors; None sets no limit.
+    """
+
+    recall: float = 0.95
+    rate: float = 300.0
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.recall <= 1:
+            raise InvalidInput(f"the recall to reach is {self.recall}; expected more than 0, and at most 1")
+        if self.rate <= 0:
+            raise InvalidInput(f"the rate to reach is {self.rate} queries a second; expected more than 0")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an index is, and what it was seen to do.
+
+    Attributes:
+        factory: Faiss's factory string; "Flat" scores all rows.
+        dims: columns that candidates are looked for in.
+        effort: how hard it looks; None for "Flat".
+        target: the recall it had to reach.
+        recall: by kind of query, of the true 10 and 100 best.
+        queries_per_second: of a batch, on all its threads.
+        single_ms: milliseconds of one query alone, the median.
+        bytes: what it takes beside the vectors.
+        seconds: what making and measuring it took.
+    """
+
+    factory: str
+    dims: int
+    effort: Effort | None
+    target: float
+    recall: Mapping[str, tuple[Recall, Recall]]
+    queries_per_second: float
+    single_ms: float
+    bytes: int
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the target is reached everywhere."""
+        return all(one.holds(self.target) for both in self.recall.values() for one in both)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the index's card."""
+        told: dict[str, Any] = {"factory": self.factory, "dims": self.dims}
+        told |= {} if self.effort is None else asdict(self.effort)
+        for place, k in enumerate(DEPTHS):
+            told[f"recall_at_{k}"] = round(min((r[place].overall for r in self.recall.values()), default=1.0), 4)
+            told[f"worst_tenth_at_{k}"] = round(min((r[place].worst for r in self.recall.values()), default=1.0), 4)
+        told |= {"target": self.target, "target_holds": self.holds}
+        told["by_query"] = {name: [round(one.overall, 4) for one in both] for name, both in self.recall.items()}
+        told |= {"queries_per_second": round(self.queries_per_second), "single_ms": round(self.single_ms, 3)}
+        return told | {"bytes": self.bytes, "seconds": round(self.seconds, 2)}
+
+
+def choose(size: int, dim: int, goal: Goal, dims: int | None = None) -> str:
+    """A Faiss factory string for `size` rows of `dim` numbers, whose candidates are looked for in `dims` columns."""
+    if 4 * size * dim * goal.rate <= BYTES_A_SECOND:
+        return EXACT
+    # 16 sqrt(n) cells, as many as Faiss's guidelines allow (finer cells find more among as many rows), but no fewer
+    # than 40 rows in each.
+    cells = 2 ** max(2, round(np.log2(min(16 * np.sqrt(size), size / 40))))
+    width = (dims or dim) + 1
+    width += -width % 8
+    if goal.memory is None or size * (width + 8) + 4 * cells * width <= goal.memory:
+        return f"IVF{cells},SQ8"
+    return f"IVF{cells},PQ{width // 2}x4fs"
+
+
+def make(
+    vectors: np.ndarray,
+    queries: Mapping[str, np.ndarray],
+    goal: Goal,
+    *,
+    factory: str | None = None,
+    basis: np.ndarray | None = None,
+    seed: int = 0,
+) -> tuple[FaissIndex | ApproximateIndex, Measured]:
+    """Make the index for these rows, and measure it.
+
+    Args:
+        vectors: float32 [size, dim].
+        queries: float32 [q, dim] of each kind that will be asked; the target has to hold for every one.
+        goal: what it has to do.
+        factory: a Faiss factory string, instead of the planner's choice; then a target that is missed is only reported.
+        basis: float32 [dim, r], orthonormal: candidates are looked for among rows reduced to it.
+        seed: of the training.
+
+    Raises:
+        InvalidInput: vectors that cannot be indexed, or Faiss cannot make the named index of them.
+    """
+    began = time.perf_counter()
+    wanted = factory or choose(len(vectors), vectors.shape[1], goal, None if basis is None else basis.shape[1])
+    truths: dict[str, Truth] = {}
+    if len(vectors):
+        groups = norm_groups(vectors)
+        truths = {name: Truth.of(vectors, asked, groups) for name, asked in queries.items() if len(asked)}
+    if wanted != EXACT or (factory is not None and basis is not None):
+        index = _raised(ApproximateIndex.build(vectors, wanted, basis=basis, seed=seed), truths, goal)
+        index = index.with_effort(replace(index.effort, exact_below=_exact_below(index, truths, goal)))
+        measured = _measured(index, wanted, truths, goal, began)
+        if measured.holds or factory is not None:
+            return index, measured
+    exact = FaissIndex(vectors)
+    return exact, _measured(exact, EXACT, truths, goal, began)
+
+
+def _raised(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> ApproximateIndex:
+    """The index with few probes that hold the target, and then with the fewest candidates that still do."""
+    ladder = _ladder(index.cells or 4096)  # or the efSearch of an HNSW
+    start = 0
+    for truth in truths.values():
+        start = max(start, _covering(index, truth, goal, ladder))
+    for probes in ladder[start::2]:
+        for oversample in OVERSAMPLES:
+            if not _holds(looking := index.with_effort(Effort(probes, oversample, 0.0)), truths, goal):
+                break
+            index = looking
+        if index.effort.probes == probes:
+            return index
+    return index.with_effort(Effort(ladder[-1], OVERSAMPLES[0], 0.0))
+
+
+def _covering(index: ApproximateIndex, truth: Truth, goal: Goal, ladder: list[int]) -> int:
+    """The first rung of probes whose cells hold enough of the true rows: no search tells more than that."""
+    places = index.cell_places(truth.queries, truth.best.rows)
+    if places is None:
+        return 0
+    for rung, probes in enumerate(ladder):
+        met = [truth.share(places[:, :k] < probes) for k in DEPTHS]
+        if all(one.holds(goal.recall) for one in met):
+            return rung
+    return len(ladder) - 1
+
+
+def _ladder(most: int) -> list[int]:
+    """Numbers of probes, each about a fifth more than the one before, ending with all."""
+    steps = max(0, int(np.ceil(np.log(most / FEWEST_PROBES) / np.log(1.2))))
+    found = {round(FEWEST_PROBES * 1.2**step) for step in range(steps)}
+    return sorted({probes for probes in found if probes < most} | {most})
+
+
+def _holds(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> bool:
+    return all(truth.recall(index, k).holds(goal.recall) for k in DEPTHS for truth in truths.values())
+
+
+def _exact_below(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> float:
+    """The share of allowed rows at which scoring them all is faster than searching, or searching finds too few."""
+    if not truths:
+        return SHARES[0]
+    vectors, rng = index.vectors, np.random.default_rng(0)
+    truth = next(iter(truths.values()))
+    asked = truth.queries[: 5 * TIMED_QUERIES]
+    direction = rng.standard_normal(index.dim).astype(np.float32) @ np.diag(vectors[:4096].std(axis=0))
+    along = vectors @ direction.astype(np.float32)
+    looking = index.with_effort(replace(index.effort, exact_below=0.0))
+    for share in SHARES:
+        # Rows taken at random, and rows that lie on one side, away from most queries: a filter by date, one by topic.
+        for allowed in (rng.random(index.size) < share, along >= np.quantile(along, 1 - share)):
+            chosen = np.flatnonzero(allowed)
+            if len(chosen) <= DEPTHS[0]:
+                return share
+            best = Hits.best(*scan_rows(asked, vectors, chosen, DEPTHS[0]), DEPTHS[0])
+            found = Truth(asked, best, truth.groups).recall(looking, DEPTHS[0], allowed)
+            exactly = _median_ms(lambda one, c=chosen: scan_rows(one, vectors, c, DEPTHS[0]), asked)
+            if found.overall < goal.recall or exactly < _median_ms(
+                lambda one, mask=allowed: looking.search(one, DEPTHS[0], mask), asked
+            ):
+                return share
+    return 0.0
+
+
+def _measured(
+    index: FaissIndex | ApproximateIndex, factory: str, truths: Mapping[str, Truth], goal: Goal, began: float
+) -> Measured:
+    recall = {name: (truth.recall(index, DEPTHS[0]), truth.recall(index, DEPTHS[1])) for name, truth in truths.items()}
+    rate, single = 0.0, 0.0
+    if truths:
+        asked = np.concatenate([truth.queries for truth in truths.values()])
+        start = time.perf_counter()
+        index.search(asked, DEPTHS[0])
+        rate = len(asked) / (time.perf_counter() - start)
+        single = _median_ms(lambda one: index.search(one, DEPTHS[0]), asked)
+    looking = index if isinstance(index, ApproximateIndex) else None
+    return Measured(
+        factory=factory,
+        dims=index.dim if looking is None or looking.lift.basis is None else looking.lift.basis.shape[1],
+        effort=None if looking is None else looking.effort,
+        target=goal.recall,
+        recall=recall,
+        queries_per_second=rate,
+        single_ms=single,
+        bytes=0 if looking is None else looking.bytes_in_memory,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _median_ms(search: Callable[[np.ndarray], object], queries: np.ndarray) -> float:
+    """Milliseconds of one query alone, the median of some."""
+    spent = []
+    for j in range(min(TIMED_QUERIES, len(queries))):
+        start = time.perf_counter()
+        search(queries[j : j + 1])
+        spent.append(time.perf_counter() - start)
+    return float(np.median(spent)) * 1e3

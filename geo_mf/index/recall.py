@@ -1,0 +1,91 @@
+"""How many of the true best rows an index finds, altogether and by group of rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from geo_mf.index.exact import Hits, VectorIndex
+from geo_mf.index.scan import scan
+
+__all__ = ["GROUPS", "Recall", "Truth", "norm_groups"]
+
+GROUPS = 10
+FEWEST_PAIRS = 300  # a tenth with fewer true rows than this says too little: .95 of 300 is known to .013
+DEPTHS = (10, 100)
+
+
+def norm_groups(vectors: np.ndarray) -> np.ndarray:
+    """int [n]: the tenth that a row's length falls in, 0 for the shortest rows."""
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    return np.searchsorted(np.quantile(norms, np.arange(1, GROUPS) / GROUPS), norms, side="left")
+
+
+@dataclass(frozen=True)
+class Recall:
+    """A share of the true best rows, over some queries.
+
+    Attributes:
+        overall: of all of them.
+        pairs: how many there were.
+        by_group: of those in each group of rows that has enough of them.
+        group_pairs: how many those were.
+    """
+
+    overall: float
+    pairs: int
+    by_group: Mapping[int, float] = field(default_factory=dict)
+    group_pairs: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> float:
+        """Of the worst group."""
+        return min([self.overall, *self.by_group.values()])
+
+    def holds(self, target: float) -> bool:
+        """Whether overall and in each group the share, less its standard error, reaches the target."""
+        shares = [(self.overall, self.pairs), *((r, self.group_pairs[g]) for g, r in self.by_group.items())]
+        return all(share - np.sqrt(share * (1 - share) / pairs) >= target for share, pairs in shares)
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Queries and their true best rows.
+
+    Attributes:
+        queries: float32 [q, dim].
+        best: the DEPTHS[-1] best rows of each, or all rows.
+        groups: int [n], the group of each row.
+    """
+
+    queries: np.ndarray
+    best: Hits
+    groups: np.ndarray
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, queries: np.ndarray, groups: np.ndarray) -> "Truth":
+        """By scoring every row."""
+        k = min(DEPTHS[-1], len(vectors))
+        queries = np.ascontiguousarray(queries, np.float32)
+        return cls(queries, Hits.best(*scan(queries, vectors, k), k), groups)
+
+    def recall(self, index: VectorIndex, k: int, allowed: np.ndarray | None = None) -> Recall:
+        """Of the k best, how many `index` finds. A row that ties with the last of them is as good as that one."""
+        k = min(k, self.best.rows.shape[1])
+        found, rows = index.search(self.queries, k, allowed), self.best.rows[:, :k]
+        line = np.arange(len(rows), dtype=np.int64)[:, None] * (len(self.groups) + 1)
+        hit = np.isin(rows + line, found.rows + line) | (rows < 0)
+        last = self.best.scores[:, k - 1]
+        hit |= (found.scores[:, k - 1] >= last - 1e-5 * np.abs(last))[:, None]
+        return self.share(hit)
+
+    def share(self, hit: np.ndarray) -> Recall:
+        """Of the true best rows, those marked in `hit`, bool [q, k]."""
+        group = self.groups[self.best.rows[:, : hit.shape[1]]]
+        pairs = np.bincount(group.ravel(), minlength=GROUPS)
+        hits = np.bincount(group.ravel(), hit.ravel(), GROUPS)
+        told = np.flatnonzero(pairs >= FEWEST_PAIRS).tolist()
+        shares = {g: float(hits[g] / pairs[g]) for g in told}
+        return Recall(
+            float(hit.mean()) if hit.size else 1.0, max(1, hit.size), shares, {g: int(pairs[g]) for g in told}
+        )
