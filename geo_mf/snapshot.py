@@ -260,7 +260,7 @@ class Snapshot:
 
     def ready(self) -> "Snapshot":
         """This snapshot, with all worked out that a first request would have to wait for."""
-        _ = self.titles, self.fold_in, self.balance, self._spread, self._any_text
+        _ = self.fold_in, self.balance, self._spread, self._any_text
         return self
 
     @cached_property
@@ -357,7 +357,7 @@ class Snapshot:
     ) -> list[Recommendation]:
         """Items with their `reasons` strongest reasons, or with all of them."""
         a, b = query.weights.behaviour, query.weights.text * self.blend.scale
-        told = list(zip(self.catalog.items.take(query.rows), (self.titles[row] for row in query.rows), strict=True))
+        told = list(zip(self.catalog.items.take(query.rows), self.catalog.titles_of(query.rows), strict=True))
         items: list[Recommendation] = []
         for start in range(0, len(found), EXPLAINED_TOGETHER):
             rows = found[start : start + EXPLAINED_TOGETHER]
@@ -384,11 +384,12 @@ class Snapshot:
         text: np.ndarray,
         because: Sequence[tuple[Because, ...]] | None = None,
     ) -> tuple[Recommendation, ...]:
-        columns = (self.catalog.items.take(rows), rows, scores.tolist(), behaviour.tolist(), text.tolist())
+        cold, names = self.cold[rows].tolist(), (self.catalog.items.take(rows), self.catalog.titles_of(rows))
+        columns = (*names, cold, scores.tolist(), behaviour.tolist(), text.tolist())
         reasons = because if because is not None else [()] * len(rows)
         return tuple(
-            Recommendation(id, self.titles[row], score, factor, word, bool(self.cold[row]), why)
-            for (id, row, score, factor, word), why in zip(zip(*columns, strict=True), reasons, strict=True)
+            Recommendation(id, title, score, factor, word, cold, why)
+            for (id, title, cold, score, factor, word), why in zip(zip(*columns, strict=True), reasons, strict=True)
         )
 
 

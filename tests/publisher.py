@@ -60,9 +60,11 @@ def temporaries(root: Path) -> list[str]:
 class Publisher:
     """The test's side: `start` a command, `go`, then `result`. `prefix` goes before the command line of the process."""
 
-    def __init__(self, prefix: Sequence[str] = ()) -> None:
-        command = [*prefix, sys.executable, __file__]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, prefix: Sequence[str] = (), quiet: bool = False) -> None:
+        command, errors = [*prefix, sys.executable, __file__], subprocess.DEVNULL if quiet else None
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
 
     def __enter__(self) -> "Publisher":
         return self

@@ -16,13 +16,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import changed
 from typer.testing import CliRunner, Result
 
+import geo_mf as gm
 from geo_mf.builder.config import BuildConfig
 from geo_mf.cli.app import app
 from geo_mf.cli.inputs import Settings
 from geo_mf.cli.output import printable
 from geo_mf.store import LAYOUT
+from geo_mf.store.binding import save
 
 RATINGS = ("--user-col", "userId", "--item-col", "movieId", "--weight-col", "rating", "--datetime-col", "timestamp")
 SMALL = ("--factors", "4", "--iterations", "2", "--encoder", "hash", "--no-learn-blend")
@@ -575,3 +578,84 @@ def test_the_next_commands_of_the_demo_work(demo: str) -> None:
 
 def test_titles_cannot_drive_a_terminal() -> None:
     assert printable("a\x1b[2J\u202eb\u200bc\n[bold]d[/]") == "a [2J b c [bold]d[/]"
+
+
+# --- index -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(index: Path, files: Path, tmp_path: Path) -> Path:
+    """An index with three versions."""
+    out = tmp_path / "films"
+    for _ in range(3):
+        run("build", *inputs(files), *SMALL, "--out", out)
+    return out
+
+
+def test_stats_say_what_an_index_holds(several: Path) -> None:
+    found = answer("index", "stats", several)
+    assert (found["version"], found["items"], found["live_items"], found["cold_items"]) == ("v000003", 31, 31, 1)
+    assert (found["users"], found["factors"], found["removed_items"], found["config"]["factors"]) == (40, 4, 0, 4)
+    assert found["encoder"]["name"].startswith("hash") and len(found["encoder"]["fingerprint"]) == 64
+    assert [(one["version"], one["current"], one["problem"]) for one in found["versions"]] == [
+        ("v000001", False, None),
+        ("v000002", False, None),
+        ("v000003", True, None),
+    ]
+    sizes = {path.name: path.stat().st_size for path in (several / "v000003").iterdir()}
+    assert found["versions"][2]["bytes"] == sum(sizes.values())
+    files = found["bytes_by_file"]
+    assert files == {name: size for name, size in sizes.items() if name not in ("SEAL", "manifest.json")}
+    assert list(files.values()) == sorted(files.values(), reverse=True)
+    assert sum(files.values()) == found["bytes"]
+    assert 0 <= found["age_seconds"] < 3600
+    assert answer("index", "stats", several, "--version", "v000001")["version"] == "v000001"
+    shown = run("index", "stats", several).stdout
+    for words in ("version v000003", "31 (1 nobody touched yet)", "40", "hash", "current", "index.faiss", "recall"):
+        assert words in shown
+
+
+def test_stats_print_whatever_the_index_measured(tmp_path: Path, recommender: gm.Recommender) -> None:
+    measured = {"factory": "IVF16,Flat", "recall_at_10": 0.97, "queries_per_second": 12345.678, "blends": {"1,0": 1.0}}
+    live = recommender.live.copy()
+    live[:2] = False
+    for number, index in enumerate((measured, {}, None)):
+        out = tmp_path / f"index{number}"
+        save(changed(recommender, card={**recommender.card, "index": index}, live=live), out)
+        shown = run("index", "stats", out).stdout
+        assert "27 (2 removed, 3 nobody touched yet, 1 without text)" in shown
+        assert ("factory IVF16,Flat, queries per second 12,346, recall at 10 0.97" in shown) == bool(index)
+        assert ("recall at 10 1" in shown) == (not index)
+    save(changed(recommender, card={}), tmp_path / "bare")  # a card that says nothing
+    assert run("index", "stats", tmp_path / "bare").stdout.count("not recorded") == 2
+
+
+def test_stats_name_a_damaged_version_and_a_damaged_file(several: Path) -> None:
+    (several / "v000001" / "manifest.json").write_text("{}")
+    old, *_ = answer("index", "stats", several)["versions"]
+    assert "manifest.json is damaged" in old["problem"] and old["created"] is None
+    (several / "v000003" / "texts.parquet").write_bytes(b"")
+    assert "texts.parquet" in refused("index", "stats", several, code=65)
+    assert "none" in refused("index", "stats", several.parent / "none", code=66)
+
+
+def test_prune_keeps_as_many_as_are_asked_for_and_tells_what_it_freed(several: Path) -> None:
+    freed = sum(path.stat().st_size for path in (several / "v000001").iterdir())
+    assert answer("index", "prune", several) == {
+        "index": str(several),
+        "pruned": ["v000001"],
+        "kept": ["v000002", "v000003"],
+        "bytes_freed": freed,
+    }
+    assert run("index", "prune", several).stdout == "nothing to prune: v000002, v000003 stayed\n"
+    assert run("index", "prune", several, "--keep", 1).stdout.startswith("pruned v000002: ")
+    assert "--keep" in refused("index", "prune", several, "--keep", 0, code=2)
+    (several / "v000003" / "texts.parquet").write_bytes(b"")
+    assert "nothing was pruned" in refused("index", "prune", several, code=65)
+    assert "none" in refused("index", "prune", several.parent / "none", code=66)
+
+
+def test_index_verify_is_verify(several: Path) -> None:
+    assert run("index", "verify", several).stdout == run("verify", several).stdout
+    assert "command" in refused("index", code=2)
+    assert "stas" in refused("index", "stas", several, code=2)

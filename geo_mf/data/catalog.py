@@ -1,7 +1,8 @@
 """Catalog: the items, their texts and their attributes, in one row order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,25 @@ class Catalog:
                 raise InvalidInput(f"the catalog has no column {name!r}; its columns are {', '.join(self.columns)}")
 
     @classmethod
+    def deferred(cls, *, texts: Callable[[], list[str]], table: Callable[[], pa.Table], **parts: Any) -> "Catalog":
+        """A catalogue whose texts and table are read at their first use; what reading raises comes up there.
+
+        Args:
+            texts, table: give those parts, n rows each, with the columns that are named.
+            parts: the other parts, as they are.
+        """
+        made = cls.__new__(cls)
+        made.__dict__.update(parts, _later={"texts": texts, "table": table})
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """Python asks here for what the instance does not hold: a part that `deferred` left for later."""
+        later = self.__dict__.get("_later", {})
+        if name not in later:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        return self.__dict__.setdefault(name, later[name]())
+
+    @classmethod
     def from_ids(cls, items: IdMap) -> "Catalog":
         """A catalog of ids alone: no text, no attributes."""
         table = pa.table({"item_id": items.ids})
@@ -76,14 +96,21 @@ class Catalog:
     @property
     def titles(self) -> list[str]:
         """What to call each item: its title, else the first 80 characters of its text, else its id."""
-        if self.title_column is None:
-            named: list[object] = [None] * len(self)
-        else:
-            named = self.table.column(self.title_column).to_pylist()
-        ids = self.items.ids.to_pylist()
+        named = [None] * len(self) if self.title_column is None else self.table.column(self.title_column).to_pylist()
+        return self._titled(named, range(len(self)), self.items.ids.to_pylist())
+
+    def titles_of(self, rows: np.ndarray) -> list[str]:
+        """What to call the items of these rows, int [n], without a look at the others."""
+        named: list[Any] = [None] * len(rows)
+        if self.title_column is not None:
+            column = self.table.column(self.title_column)
+            named = [column[row].as_py() for row in rows.tolist()]
+        return self._titled(named, rows.tolist(), self.items.take(rows))
+
+    def _titled(self, named: Sequence[Any], rows: Sequence[int], ids: Sequence[Any]) -> list[str]:
         return [
-            str(name) if name is not None and str(name).strip() else text[:_TITLE_LENGTH] or str(id)
-            for name, text, id in zip(named, self.texts, ids, strict=True)
+            str(name) if name is not None and str(name).strip() else self.texts[row][:_TITLE_LENGTH] or str(id)
+            for name, row, id in zip(named, rows, ids, strict=True)
         ]
 
     def take(self, rows: np.ndarray | Sequence[int]) -> "Catalog":

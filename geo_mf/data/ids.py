@@ -7,7 +7,7 @@ dates. Floats are refused because 7.0 and "7" would be guesses; booleans and nes
 
 import datetime
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,7 +43,7 @@ class IdMap:
     Raises InvalidInput when an id is missing, occurs twice, or is of a type that cannot name anything.
     """
 
-    __slots__ = ("_ids", "_row_of")
+    __slots__ = ("_held", "_read", "_row_of", "_size", "_type")
 
     def __init__(self, values: IdValues) -> None:
         chunked = canonical_ids(values)
@@ -55,14 +55,33 @@ class IdMap:
                 f"ids must be unique, but {_short(unique[first].as_py())} stands at position {first} and again at "
                 f"position {second}; remove one of them, or use IdMap.encode to number repeated ids"
             )
-        self._ids: pa.Array = unique
+        self._hold(unique)
+
+    def _hold(self, ids: pa.Array) -> None:
+        self._held: pa.Array | None = ids
+        self._size, self._type = len(ids), ids.type
         self._row_of: dict[object, int] | None = None
 
     @classmethod
     def _from_unique(cls, ids: pa.Array) -> "IdMap":
         made = cls.__new__(cls)
-        made._ids, made._row_of = ids, None
+        made._hold(ids)
         return made
+
+    @classmethod
+    def deferred(cls, size: int, type: pa.DataType, read: Callable[[], "IdMap"]) -> "IdMap":
+        """A map of `size` ids of one type, which `read` gives at the first use of an id; its errors come up there."""
+        made = cls.__new__(cls)
+        made._held, made._row_of = None, None
+        made._size, made._type, made._read = size, type, read
+        return made
+
+    @property
+    def _ids(self) -> pa.Array:
+        if self._held is None:
+            read = self._read().ids
+            self._type, self._held = read.type, read  # of two threads that come first, both read the same
+        return self._held
 
     @classmethod
     def encode(cls, values: IdValues) -> tuple["IdMap", np.ndarray]:
@@ -78,10 +97,10 @@ class IdMap:
     @property
     def type(self) -> pa.DataType:
         """The Arrow type of the ids: string, large_string, int64, uint64, binary, large_binary or date32."""
-        return self._ids.type
+        return self._type
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return self._size
 
     def __contains__(self, id: object) -> bool:
         key = self._key(id)

@@ -15,8 +15,10 @@ Not promised: power loss on disks that lie about fsync, network file systems, Wi
 not trust (a checksum proves that a file is unchanged, not who wrote it).
 """
 
+from geo_mf.store.contents import Contents, StoredTable
 from geo_mf.store.layout import LAYOUT, FileEntry, Layout, Manifest
-from geo_mf.store.reading import Contents, VerifyReport, read_version, verify, versions
+from geo_mf.store.overview import VersionOnDisk, overview
+from geo_mf.store.reading import VerifyReport, read_manifest, read_version, verify, versions
 from geo_mf.store.writing import prune, publish
 
 __all__ = [
@@ -25,9 +27,13 @@ __all__ = [
     "FileEntry",
     "Layout",
     "Manifest",
+    "StoredTable",
     "VerifyReport",
+    "VersionOnDisk",
+    "overview",
     "prune",
     "publish",
+    "read_manifest",
     "read_version",
     "verify",
     "versions",

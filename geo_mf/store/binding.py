@@ -20,7 +20,9 @@ from geo_mf.geometry.predictor import Predictor, Shape
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
-from geo_mf.store.reading import Check, Contents, read_version
+from geo_mf.store.contents import Contents, StoredTable
+from geo_mf.store.layout import REMEDY
+from geo_mf.store.reading import Check, read_version
 from geo_mf.store.writing import publish
 from geo_mf.text.encoder import TextEncoder, encoder_from_spec
 
@@ -65,7 +67,8 @@ def save(rec: Recommender, out: str | Path) -> str:
 def load(
     path: str | Path, *, encoder: TextEncoder | None = None, version: str | None = None, check: Check = "auto"
 ) -> Recommender:
-    """Open a published index; its arrays are mapped from disk.
+    """Open a published index. Its arrays are mapped from disk; ids, texts and the catalogue's table are decoded, from
+    the file that was checked, when they are first used. With check="quick", damage in them is found only then.
 
     Args:
         path: the index's folder.
@@ -86,8 +89,7 @@ def load(
             f"{path} was built by {meta['encoder']['name']} ({meta['encoder']['fingerprint'][:12]}), and "
             f"{encoder.name} is another encoder ({encoder.fingerprint[:12]}): leave encoder= out, or build it again"
         )
-    items = IdMap(contents.table("item_ids").column("id"))
-    users = IdMap(contents.table("user_ids").column("id"))
+    items, users = _ids(contents.stored("item_ids")), _ids(contents.stored("user_ids"))
     factors, embeddings = contents.array("item_factors"), contents.array("embeddings")
     size, dim = len(items), factors.shape[1] + embeddings.shape[1] + 1
     now = Snapshot(
@@ -158,13 +160,40 @@ def _blend(meta: dict[str, Any]) -> Blend:
 
 
 def _catalog(items: IdMap, contents: Contents, meta: dict[str, Any]) -> Catalog:
-    n = len(items)
-    texts = contents.table("texts").column("text").to_pylist()
-    report = ReadReport(read=n, accepted=n, unit="row")
-    columns = meta["id_column"], meta["title_column"]
-    return Catalog(items, texts, contents.table("catalog"), *columns, report, meta.get("template"))
+    n, texts, table = len(items), contents.stored("texts"), contents.stored("catalog")
+    needed = {texts: {"text"}, table: {meta["id_column"], meta["title_column"]} - {None}}
+    for stored, names in needed.items():
+        if stored.rows != n or names - set(stored.schema.names):
+            raise IncompatibleIndex(
+                f"{stored.path} has {stored.rows} rows and the columns {', '.join(stored.schema.names)}; expected {n} "
+                f"rows and {', '.join(sorted(names))}. {REMEDY}"
+            )
+    return Catalog.deferred(
+        texts=lambda: texts.read().column("text").to_pylist(),
+        table=table.read,
+        items=items,
+        id_column=meta["id_column"],
+        title_column=meta["title_column"],
+        report=ReadReport(read=n, accepted=n, unit="row"),
+        template=meta.get("template"),
+    )
+
+
+def _ids(stored: StoredTable) -> IdMap:
+    def read() -> IdMap:
+        try:
+            made = IdMap(stored.read().column("id"))
+        except (InvalidInput, KeyError) as error:
+            raise IncompatibleIndex(f"{stored.path} does not hold ids: {error}. {REMEDY}") from error
+        return made
+
+    if stored.schema.names != ["id"]:
+        raise IncompatibleIndex(f"{stored.path} has the columns {stored.schema.names}; expected ['id']. {REMEDY}")
+    return IdMap.deferred(stored.rows, stored.schema.field("id").type, read)
 
 
 def _history(contents: Contents, users: int, items: int) -> sparse.csr_array:
-    parts = (contents.array("history_weights"), contents.array("history_items"), contents.array("history_starts"))
-    return sparse.csr_array(parts, shape=(users, items))
+    starts, columns = contents.array("history_starts"), contents.array("history_items")
+    if len(columns) <= np.iinfo(np.int32).max:
+        starts = starts.astype(np.int32)  # of one type with the columns, which SciPy would copy into memory otherwise
+    return sparse.csr_array((contents.array("history_weights"), columns, starts), shape=(users, items))

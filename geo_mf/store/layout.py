@@ -12,9 +12,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, NonNegativ
 from geo_mf import __version__
 from geo_mf.errors import IncompatibleIndex, InvalidInput
 
-__all__ = ["LAYOUT", "SCHEMA_VERSION", "SUFFIX", "FileEntry", "Kind", "Layout", "Manifest", "Pointer"]
+__all__ = ["LAYOUT", "REMEDY", "SCHEMA_VERSION", "SUFFIX", "FileEntry", "Kind", "Layout", "Manifest", "Pointer"]
 
 SCHEMA_VERSION = 1
+REMEDY = "Restore this file from a copy, or build the index again."
 Kind = Literal["array", "table", "bytes"]
 SUFFIX: dict[Kind, str] = {"array": ".npy", "table": ".parquet", "bytes": ".faiss"}
 
@@ -88,8 +89,7 @@ class Pointer:
         match = re.fullmatch(rb"(v[0-9]{6,18})\n([0-9a-f]{64})\n", data)
         if match is None:
             raise IncompatibleIndex(
-                f"{path} is damaged: expected a version and a SHA-256 on two lines, found {data[:80]!r}. "
-                "Restore this file from a copy, or build the index again."
+                f"{path} is damaged: expected a version and a SHA-256 on two lines, found {data[:80]!r}. {REMEDY}"
             )
         return cls(match[1].decode("ascii"), match[2].decode("ascii"))
 

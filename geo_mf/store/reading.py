@@ -1,55 +1,34 @@
-"""The reader's side of an artefact: check every file, then map it."""
+"""The reader's side of an artefact: from CURRENT to the manifest to the files, each checked by the one before it."""
 
 import errno
 import hashlib
 import io
-import mmap
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import pyarrow as pa
 
 from geo_mf.errors import IncompatibleIndex, InvalidInput
-from geo_mf.store.layout import LAYOUT, SUFFIX, FileEntry, Kind, Manifest, Pointer
+from geo_mf.store.contents import Contents, StoredTable, mapped, mapped_array, mapped_table
+from geo_mf.store.layout import LAYOUT, REMEDY, SUFFIX, FileEntry, Manifest, Pointer
 
-__all__ = ["Check", "Contents", "VerifyReport", "read_version", "verify", "versions"]
+__all__ = [
+    "Check",
+    "VerifyReport",
+    "current_version",
+    "read_manifest",
+    "read_version",
+    "verify",
+    "versions",
+]
 
 Check = Literal["auto", "full", "quick"]
 HASHED_BELOW = 10**9  # bytes; "auto" hashes every file of a smaller artefact
-REMEDY = "Restore this file from a copy, or build the index again."
-
-
-@dataclass(frozen=True, eq=False)
-class Contents:
-    """The checked contents of one version, by name without suffix."""
-
-    folder: Path
-    arrays: Mapping[str, np.ndarray]
-    tables: Mapping[str, pa.Table]
-    blobs: Mapping[str, memoryview]
-
-    def array(self, name: str) -> np.ndarray:
-        """A read-only array, mapped from its file. IncompatibleIndex if there is none of that name."""
-        return self._one(self.arrays, name, "array")
-
-    def table(self, name: str) -> pa.Table:
-        """A table. IncompatibleIndex if there is none of that name."""
-        return self._one(self.tables, name, "table")
-
-    def blob(self, name: str) -> memoryview:
-        """Bytes, mapped from their file. IncompatibleIndex if there are none of that name."""
-        return self._one(self.blobs, name, "bytes")
-
-    def _one(self, held: Mapping[str, Any], name: str, kind: Kind) -> Any:
-        if name not in held:
-            raise IncompatibleIndex(f"{self.folder} holds no {name}{SUFFIX[kind]}. Build the index again.")
-        return held[name]
 
 
 @dataclass(frozen=True)
@@ -83,15 +62,16 @@ def _counted(n: int, noun: str) -> str:
 def read_version(
     root: str | os.PathLike[str], version: str | None = None, check: Check = "auto"
 ) -> tuple[Manifest, Contents]:
-    """Check a version, then map its arrays and bytes and read its tables.
+    """Check a version, then map its files. Tables are decoded when they are asked for.
 
-    What was checked is what is read: each file is opened once. Arrays stay valid when the version is pruned later.
+    What was checked is what is read: each file is opened once, and stays mapped. All stays valid when the version is
+    pruned later. Maps are read-only and shared: processes that read the same version hold its pages once.
 
     Args:
         root: the artefact's folder.
         version: such as "v000007"; by default the current one.
-        check: "full" hashes every file, "quick" compares names and sizes only, "auto" hashes below 1 GB in total.
-            CURRENT, SEAL and the manifest are always hashed.
+        check: "full" hashes every file, "quick" compares names, sizes and headers only, "auto" hashes below 1 GB in
+            total. CURRENT, SEAL and the manifest are always hashed.
 
     Raises:
         FileNotFoundError: there is no index here, or no such version.
@@ -146,6 +126,29 @@ def verify(root: str | os.PathLike[str], version: str | None = None) -> VerifyRe
 def versions(root: str | os.PathLike[str]) -> tuple[str, ...]:
     """The names of the versions that lie in `root`, oldest first; the current one need not be the last."""
     return tuple(LAYOUT.version(number) for number in LAYOUT.numbers(LAYOUT.checked_root(root)))
+
+
+def current_version(root: str | os.PathLike[str]) -> str:
+    """The name of the version in use.
+
+    Raises:
+        FileNotFoundError: there is no index here.
+        IncompatibleIndex: CURRENT is damaged.
+        InvalidInput: a bad name, or a symbolic link.
+    """
+    return _current(LAYOUT.checked_root(root)).version
+
+
+def read_manifest(root: str | os.PathLike[str], version: str) -> Manifest:
+    """The manifest of a version, its hash checked; no other file of it is looked at.
+
+    Raises:
+        FileNotFoundError: there is no such version.
+        IncompatibleIndex: the manifest or its seal is damaged, or a newer geo_mf wrote it.
+        InvalidInput: a bad name, or a symbolic link.
+    """
+    root = LAYOUT.checked_root(root)
+    return _manifest(root, _sealed(root, version))
 
 
 # --- from CURRENT to the manifest --------------------------------------------------------------------------------
@@ -215,7 +218,7 @@ def _read(root: Path, pointer: Pointer, check: Check) -> tuple[Manifest, Content
         raise IncompatibleIndex(problem)
     hashed = check == "full" or (check == "auto" and manifest.total_size < HASHED_BELOW)
     arrays: dict[str, np.ndarray] = {}
-    tables: dict[str, pa.Table] = {}
+    tables: dict[str, StoredTable] = {}
     blobs: dict[str, memoryview] = {}
     with ExitStack() as opened:
         # Every file is checked before the first is parsed.
@@ -228,17 +231,20 @@ def _read(root: Path, pointer: Pointer, check: Check) -> tuple[Manifest, Content
             stem = name.removesuffix(SUFFIX[entry.kind])
             match entry.kind:
                 case "array":
-                    arrays[stem] = _array(file, entry, path)
+                    arrays[stem] = mapped_array(file, entry, path)
                 case "table":
-                    tables[stem] = _table(file, entry, path)
+                    tables[stem] = mapped_table(file, entry, path)
                 case "bytes":
-                    blobs[stem] = _mapped(file)
+                    blobs[stem] = mapped(file)
     return manifest, Contents(folder, arrays, tables, blobs)
 
 
 def _name_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     expected = {LAYOUT.manifest, LAYOUT.seal, *manifest.files}
-    found = set(os.listdir(folder)) if folder.is_dir() else set()
+    try:
+        found = set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):  # pruned a moment ago, perhaps: then all of it is missing
+        found = set()
     for name in sorted(expected - found):
         yield f"{folder / name} is missing. {REMEDY}"
     for name in sorted(found - expected):
@@ -276,38 +282,3 @@ def _open_regular(path: Path) -> io.BufferedReader:
         os.close(descriptor)
         raise IncompatibleIndex(f"{path} is not a regular file. {REMEDY}")
     return open(descriptor, "rb")
-
-
-def _array(file: io.BufferedReader, entry: FileEntry, path: Path) -> np.ndarray:
-    """As np.load(mmap_mode="r", allow_pickle=False), but from the file that was hashed."""
-    try:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"format {version} of .npy")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects")
-        if (shape, dtype.str, fortran) != (entry.shape, entry.dtype, False):
-            raise ValueError(f"{dtype.str} {shape}, not the manifest's {entry.dtype} {entry.shape}")
-        # np.asarray: the memmap subclass is slow in small steps; the map stays alive underneath, read-only.
-        return np.asarray(np.memmap(file, dtype=dtype, mode="r", offset=file.tell(), shape=shape))
-    except ValueError as error:
-        raise IncompatibleIndex(f"{path} is not the expected array: {error}. {REMEDY}") from error
-
-
-def _table(file: io.BufferedReader, entry: FileEntry, path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(pa.BufferReader(pa.py_buffer(_mapped(file)))).read()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise IncompatibleIndex(f"{path} is not the expected table: {error}. {REMEDY}") from error
-    if (table.num_rows, table.num_columns) != entry.shape:
-        found = [table.num_rows, table.num_columns]
-        raise IncompatibleIndex(f"{path} has shape {found}; the manifest says {entry.shape}. {REMEDY}")
-    return table
-
-
-def _mapped(file: io.BufferedReader) -> memoryview:
-    size = file.seek(0, io.SEEK_END)
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")

@@ -174,7 +174,9 @@ def _parquet(table: pa.Table) -> memoryview:
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(None).combine_chunks(), sink, compression="zstd")
+    plain = table.replace_schema_metadata(None).combine_chunks()
+    # Checksums, because the quick check of a large artefact hashes nothing: a damaged page is refused when it is read.
+    pq.write_table(plain, sink, compression="zstd", write_page_checksum=True)
     return memoryview(sink.getvalue())
 
 
@@ -220,13 +222,21 @@ def _write(path: Path, parts: Sequence[memoryview]) -> str:
 
 
 def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _about(path, "cannot sync this folder"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _about(path: Path, what: str) -> Iterator[None]:
+    """Calls on a descriptor do not name the file when they fail."""
     try:
-        os.fsync(descriptor)
+        yield
     except OSError as error:
-        raise OSError(error.errno, f"cannot sync this folder: {error.strerror}", str(path)) from error
-    finally:
-        os.close(descriptor)
+        raise OSError(error.errno, f"{what}: {error.strerror}", str(path)) from error
 
 
 def _make_folder(path: Path) -> None:
@@ -269,11 +279,13 @@ def _exclusive(root: Path) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _about(path, "cannot lock this file"):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InvalidInput(
                 f"another process is writing {root}: it holds {path}. Wait until it has finished and try again."
             ) from error
         yield
     finally:
-        os.close(descriptor)
+        with _about(path, "cannot close this file"):
+            os.close(descriptor)
