@@ -564,6 +564,7 @@ def test_the_package_neither_pickles_nor_trusts_remote_code() -> None:
                 if isinstance(node.func, ast.Name):
                     assert node.func.id not in FORBIDDEN_CALLS, where
                 elif isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
-                    assert (node.func.value.id, node.func.attr) not in {("torch", "load"), ("faiss", "read_index")}, (
-                        where
-                    )
+                    assert (node.func.value.id, node.func.attr) != ("torch", "load"), where
+                    if (node.func.value.id, node.func.attr) == ("faiss", "read_index"):
+                        # From a path it opens whatever file is there; from memory, only what was checked.
+                        assert ast.unparse(node.args[0]).startswith("faiss.ZeroCopyIOReader("), where
