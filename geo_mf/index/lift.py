@@ -61,7 +61,7 @@ class Lift:
         lengths = np.sqrt(_squares(reduced))[:, None]
         out = np.zeros((len(queries), self.width(queries.shape[1])), np.float32)
         scale = np.divide(QUERY_LENGTH, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        out[:, : reduced.shape[1]] = reduced * scale
+        np.multiply(reduced, scale, out=out[:, : reduced.shape[1]], casting="same_kind")
         return out
 
 
