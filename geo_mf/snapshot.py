@@ -151,7 +151,7 @@ class Snapshot:
         # known users are as the fit had them.
         expected = self.mean_user if user is None and self.item_factors[rows].any() else None
         behaviour = self.fold_in.solve(system.factors, system.weights, expected, system.wanted)
-        trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
+        trend = float(self.spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, system, behaviour, looked_for, chosen, trend, expected)
 
     def _described(self, typed: np.ndarray | None, asked: np.ndarray) -> np.ndarray | None:
@@ -209,7 +209,7 @@ class Snapshot:
         behaviour = self.user_factors @ self.item_factors[row]
         # <profile, embedding> without building every profile: the history's items weigh in by their similarity.
         text = self.history @ (self.embeddings @ self.embeddings[row]) * self._profile_scale
-        behaviour += self.blend.trend * self.trend[row] * self._spread(self.user_factors)
+        behaviour += self.blend.trend * self.trend[row] * self.spread(self.user_factors)
         score = (weights[:, 0] * behaviour + self.blend.scale * weights[:, 1] * text).astype(np.float32)
         score[self.history[:, [row]].toarray()[:, 0] > 0] = -np.inf
         hits = Hits.best(np.arange(len(score))[None], score[None], min(k, len(score)))
@@ -220,7 +220,7 @@ class Snapshot:
         """Query vectors float32 [n, K + dim + 1] of known users by row, from their stored factors and profiles."""
         factors = self.user_factors[user_rows]
         profiles = blend.profiles(self.history[user_rows], self.embeddings)
-        return blend.queries(factors, profiles, self._user_weights[user_rows], self._spread(factors))
+        return blend.queries(factors, profiles, self._user_weights[user_rows], self.spread(factors))
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -260,7 +260,7 @@ class Snapshot:
 
     def ready(self) -> "Snapshot":
         """This snapshot, with all worked out that a first request would have to wait for."""
-        _ = self.fold_in, self.balance, self._spread, self._any_text
+        _ = self.fold_in, self.balance, self.spread, self._any_text
         return self
 
     @cached_property
@@ -279,7 +279,8 @@ class Snapshot:
         return bool(self.embeddings.any())
 
     @cached_property
-    def _spread(self) -> Spread:
+    def spread(self) -> Spread:
+        """Standard deviations of behaviour scores over all items."""
         return Spread.of(self.item_factors)
 
     @cached_property

@@ -21,6 +21,7 @@ TRAINING_ROWS = 32  # of each cell
 TRAINING_ROUNDS = 6  # on 10^6 rows, ten find no better cells
 ROWS_AT_ONCE = 2**16
 FEWEST_CANDIDATES = 32
+TOO_FAR = 0.02  # of its length: a row that moved less is as good as where it was, within the steps of SQ8
 _deserialization = threading.Lock()  # the limits of Faiss are global to the process
 
 
@@ -109,6 +110,24 @@ class ApproximateIndex:
     def with_effort(self, effort: Effort) -> "ApproximateIndex":
         """The same index, looking harder or less hard."""
         return ApproximateIndex(self.vectors, self.lift, self._index, effort, norm=self.norm, threads=self._threads)
+
+    def following(self, vectors: np.ndarray) -> tuple["ApproximateIndex", np.ndarray]:
+        """The same index for rows that moved a little, and the rows, int64 [n], that moved too far to be found by it.
+
+        Args:
+            vectors: float32 [size, dim], kept.
+
+        Raises:
+            InvalidInput: see `valid_vectors`.
+        """
+        vectors, norm = valid_vectors(vectors)
+        far: list[np.ndarray] = []
+        for start in range(0, len(vectors), ROWS_AT_ONCE):
+            new, old = vectors[start : start + ROWS_AT_ONCE], self.vectors[start : start + ROWS_AT_ONCE]
+            apart, length = np.square(new - old).sum(axis=1), np.square(old).sum(axis=1)
+            far.append(start + np.flatnonzero(apart > TOO_FAR**2 * length))
+        found = ApproximateIndex(vectors, self.lift, self._index, self.effort, norm=norm, threads=self._threads)
+        return found, np.concatenate(far) if far else np.zeros(0, np.int64)
 
     @property
     def size(self) -> int:
