@@ -61,7 +61,7 @@ class ApproximateIndex:
         self, vectors: np.ndarray, lift: Lift, index: Any, effort: Effort, *, norm: float, threads: int | None = None
     ) -> None:
         self.vectors, self.lift, self.effort, self.norm = vectors, lift, effort, norm
-        self._index, self._threads = index, valid_threads(threads)
+        self.faiss_index, self._threads = index, valid_threads(threads)
         self._limits = SearchLimits(len(vectors), vectors.shape[1], norm)
 
     @classmethod
@@ -109,7 +109,9 @@ class ApproximateIndex:
 
     def with_effort(self, effort: Effort) -> "ApproximateIndex":
         """The same index, looking harder or less hard."""
-        return ApproximateIndex(self.vectors, self.lift, self._index, effort, norm=self.norm, threads=self._threads)
+        return ApproximateIndex(
+            self.vectors, self.lift, self.faiss_index, effort, norm=self.norm, threads=self._threads
+        )
 
     def following(self, vectors: np.ndarray) -> tuple["ApproximateIndex", np.ndarray]:
         """The same index for rows that moved a little, and the rows, int64 [n], that moved too far to be found by it.
@@ -126,7 +128,7 @@ class ApproximateIndex:
             new, old = vectors[start : start + ROWS_AT_ONCE], self.vectors[start : start + ROWS_AT_ONCE]
             apart, length = np.square(new - old).sum(axis=1), np.square(old).sum(axis=1)
             far.append(start + np.flatnonzero(apart > TOO_FAR**2 * length))
-        found = ApproximateIndex(vectors, self.lift, self._index, self.effort, norm=norm, threads=self._threads)
+        found = ApproximateIndex(vectors, self.lift, self.faiss_index, self.effort, norm=norm, threads=self._threads)
         return found, np.concatenate(far) if far else np.zeros(0, np.int64)
 
     @property
@@ -140,7 +142,7 @@ class ApproximateIndex:
     @property
     def cells(self) -> int:
         """Cells of an IVF; 0 for other kinds."""
-        found = _cells(self._index)
+        found = _cells(self.faiss_index)
         return 0 if found is None else int(found.nlist)
 
     @property
@@ -153,14 +155,14 @@ class ApproximateIndex:
 
         None for a kind that has no cells, or looks for cells by an index of their own.
         """
-        if not isinstance(self._index, faiss.IndexIVF):
+        if not isinstance(self.faiss_index, faiss.IndexIVF):
             return None
-        quantizer = faiss.downcast_index(self._index.quantizer)
+        quantizer = faiss.downcast_index(self.faiss_index.quantizer)
         if not isinstance(quantizer, faiss.IndexFlat):
             return None
         centres = quantizer.reconstruct_n(0, self.cells)
         cell = np.empty(self.size, np.int64)
-        lists = self._index.invlists
+        lists = self.faiss_index.invlists
         for at in range(self.cells):
             if held := lists.list_size(at):
                 cell[faiss.rev_swig_ptr(lists.get_ids(at), held)] = at
@@ -183,7 +185,7 @@ class ApproximateIndex:
     ) -> Hits:
         """See `VectorIndex.search`."""
         ask = self._limits.check(queries, k, allowed, exclude)
-        with openmp_threads(self._threads):
+        with openmp_threads(self._threads, len(ask.queries)):
             hits = search_filtered(ask, self.size, self._top)
             return self._completed(hits, ask)
 
@@ -197,8 +199,8 @@ class ApproximateIndex:
         bits = None if allowed is None or share == 1 else np.packbits(allowed, bitorder="little")
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
         # Where half of the rows are allowed, twice the cells hold as many of them.
-        parameters = _parameters(self._index, int(np.ceil(self.effort.probes / share)), wanted, selector)
-        _, candidates = self._index.search(self.lift.queries(queries), wanted, params=parameters)
+        parameters = _parameters(self.faiss_index, int(np.ceil(self.effort.probes / share)), wanted, selector)
+        _, candidates = self.faiss_index.search(self.lift.queries(queries), wanted, params=parameters)
         return rescore(queries, self.vectors, candidates, min(k, count))
 
     def _exact(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +222,7 @@ class ApproximateIndex:
 
     def to_bytes(self) -> bytes:
         """What finds the candidates, in Faiss's own format: an index of distances between lifted rows."""
-        return faiss.serialize_index(self._index).tobytes()
+        return faiss.serialize_index(self.faiss_index).tobytes()
 
     @classmethod
     def from_bytes(

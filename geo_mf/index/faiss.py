@@ -64,7 +64,7 @@ class FaissIndex:
     ) -> Hits:
         """See `VectorIndex.search`."""
         ask = self._limits.check(queries, k, allowed, exclude)
-        with openmp_threads(self._threads):
+        with openmp_threads(self._threads, len(ask.queries)):
             return search_filtered(ask, self.size, self._top)
 
     def _top(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
