@@ -3,8 +3,8 @@
     python benchmarks/search.py [--items 1000000] [--factors 128] [--text 192] [--peers] [--plot docs/search.png]
 
 Rows and queries are generated (benchmarks/synthetic.py), log-normal in length. The planner sees other queries than
-those that are measured here. Everything runs on the same cores in one process, the sides of a comparison in turn; rates are
-the best of three. `--peers` adds hnswlib and USearch, each as installed (graphs over inner products, M = 32), and takes
+those that are measured here. Everything runs on the same cores in one process, the sides of a comparison in turn;
+rates are the best of three. `--peers` adds hnswlib and USearch, each as installed (graphs over inner products, M = 32), and takes
 several minutes more.
 """
 
