@@ -31,6 +31,7 @@ import numpy as np
 import pyarrow.dataset
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 import geo_mf as gm
 from geo_mf.export.best import Rows
@@ -96,14 +97,16 @@ def recommender(item_factors: np.ndarray, history: sparse.csr_array, pool: Threa
 
 
 def theirs(rec: gm.Recommender, k: int, batch: int, cores: int) -> Callable[[], np.ndarray]:
-    model = AlternatingLeastSquares(factors=rec.user_factors.shape[1], num_threads=cores)
+    """implicit's lists for all users, `batch` at a time."""
+    history, users = sparse.csr_matrix(rec.history), len(rec.users)
+    with threadpool_limits(1, "blas"):  # the environment does not reach the copy that comes with Faiss
+        model = AlternatingLeastSquares(factors=rec.user_factors.shape[1], num_threads=cores)
     model.user_factors, model.item_factors = rec.user_factors, rec.item_factors
-    history = sparse.csr_matrix(rec.history)
-    starts = range(0, len(rec.users), batch)
 
     def run() -> np.ndarray:
-        rows = [np.arange(start, min(start + batch, len(rec.users))) for start in starts]
-        return np.concatenate([model.recommend(each, history[each], N=k)[0] for each in rows])
+        with threadpool_limits(1, "blas"):
+            rows = [np.arange(start, min(start + batch, users)) for start in range(0, users, batch)]
+            return np.concatenate([model.recommend(each, history[each], N=k)[0] for each in rows])
 
     return run
 

@@ -18,11 +18,14 @@ from scipy import sparse
 from geo_mf.factorize.cores import ONE_CORE, tiles
 from geo_mf.factorize.fold_in import FoldIn
 
-TOLERANCE = 1e-6
-"""The bound on what is left of a row's error, as a share of that of a zero factor."""
+TOLERANCE = 1e-5
+"""The bound on a row's error, as a share of the row: both in the norm of the row's system."""
 
-MOST_STEPS = 32
-"""Steps after which a row is solved exactly instead."""
+MARGIN = 0.1
+"""Share of the square of that bound at which a round of steps ends."""
+
+MOST_STEPS, MOST_ROUNDS = 32, 2
+"""Steps of a round, and rounds, after which a row is solved exactly instead."""
 
 TILE_FLOATS = 2**18
 """Numbers gathered at a time, for a core's cache."""
@@ -75,13 +78,25 @@ def solve_tiles(
             return w + length * p, r, turned, smaller, steps + 1
 
         right = jnp.einsum("bnk,bn->bk", x, c)
-        enough = TOLERANCE**2 * jnp.einsum("bk,bk->b", right, right / d)
-        r = right - passed(start[number])
-        state = (start[number], r, r / d, jnp.einsum("bk,bk->b", r, r / d), jnp.int32(0))
-        w, _, _, size, _ = jax.lax.while_loop(
-            lambda state: (state[4] < MOST_STEPS) & jnp.any(state[3] > enough), step, state
+
+        def measured(w: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            """The residual, the square of its norm, and what that may be: <w, right - r> is the square of |w|_A."""
+            r = right - passed(w)
+            square = jnp.einsum("bk,bk->b", r, r / d)
+            return r, square, TOLERANCE**2 * jnp.einsum("bk,bk->b", w, right - r)
+
+        def round(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            w, r, square, enough, rounds = state
+            steps = (w, r, r / d, square, jnp.int32(0))
+            w, *_ = jax.lax.while_loop(lambda s: (s[4] < MOST_STEPS) & jnp.any(s[3] > MARGIN * enough), step, steps)
+            return w, *measured(w), rounds + 1
+
+        # Steps carry the residual along, and rounding parts it from the true one: each round begins with that.
+        state = (start[number], *measured(start[number]), jnp.int32(0))
+        w, _, square, enough, _ = jax.lax.while_loop(
+            lambda s: (s[4] < MOST_ROUNDS) & jnp.any(s[2] > s[3]), round, state
         )
-        return w, size <= enough
+        return w, square <= enough
 
     return tiles(count, tile, columns.shape[0])
 
