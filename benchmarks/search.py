@@ -4,8 +4,8 @@
 
 Rows and queries are generated (benchmarks/synthetic.py), log-normal in length. The planner sees other queries than
 those that are measured here. Everything runs on the same cores in one process, the sides of a comparison in turn;
-rates are the best of three. `--peers` adds hnswlib and USearch, each as installed (graphs over inner products, M = 32), and takes
-several minutes more.
+rates are the best of three. `--peers` adds hnswlib and USearch, each as installed (graphs over inner products, M = 32),
+and takes several minutes more.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def table(tenths_found: list[float]) -> str:
 def bare(index: ApproximateIndex, queries: np.ndarray, k: int) -> Callable[[np.ndarray], object]:
     """Faiss alone at the same setting: the same probes, as many candidates, on queries that were made ready before."""
     lifted = index.lift.queries(queries)
-    wanted = max(32, int(np.ceil(k * index.effort.oversample)))
+    wanted = index.effort.candidates(k)
     inner = index.faiss_index
     inner.nprobe = min(index.effort.probes, index.cells)
     return lambda _: inner.search(lifted, wanted)
@@ -81,7 +81,7 @@ def factors(chosen: argparse.Namespace) -> list[tuple[str, float, float]]:
     planning, asked = np.split(made.users, [chosen.queries])
     tenth = np.argsort(np.argsort(made.popularity)) * 10 // chosen.items
     start = time.perf_counter()
-    index, measured = make(made.items, {"users": planning[:1000]}, Goal(chosen.recall))
+    index, measured = make(made.items, {"users": planning}, Goal(chosen.recall))
     print(f"\n== {chosen.items:,} x {chosen.factors}, lengths log-normal ({synthetic.SPREAD}) ==")
     print(f"planned in {time.perf_counter() - start:.0f} s: {measured.to_dict()}")
     best = scan(asked, made.items, 100)[0]

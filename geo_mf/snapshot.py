@@ -32,6 +32,9 @@ from geo_mf.text.encoder import TextEncoder
 
 Space = Literal["blend", "factors", "text"]
 
+SHARES: dict[Space, tuple[float, float]] = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
+"""How much the cosines of factors and of text count in a space."""
+
 REASONS = 3
 """Items of the history that `because` names."""
 
@@ -178,11 +181,10 @@ class Snapshot:
     ) -> Recommendations:
         """The items nearest to one, the item itself left out."""
         check_k(k)
-        shares = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
-        if space not in shares:
-            raise InvalidInput(f"space is {space!r}; expected one of {', '.join(shares)}")
+        if space not in SHARES:
+            raise InvalidInput(f"space is {space!r}; expected one of {', '.join(SHARES)}")
         row = self._live_row(item)
-        a, b = shares[space]
+        a, b = SHARES[space]
         direction = self.item_factors[row] - self.mean_factor
         along = self.item_factors @ direction - self.mean_factor @ direction
         lengths = self._factor_norms * self._factor_norms[row]
@@ -216,9 +218,10 @@ class Snapshot:
         found = hits.rows[0][hits.rows[0] >= 0]
         return list(zip(self.users.take(found), score[found].tolist(), strict=True))
 
-    def queries(self, user_rows: np.ndarray) -> np.ndarray:
-        """Query vectors float32 [n, K + dim + 1] of known users by row, from their stored factors and profiles."""
-        factors = self.user_factors[user_rows]
+    def queries(self, user_rows: np.ndarray, factors: np.ndarray | None = None) -> np.ndarray:
+        """Query vectors float32 [n, K + dim + 1] of known users by row, from their profiles and these factors [n, K],
+        by default the stored ones."""
+        factors = self.user_factors[user_rows] if factors is None else factors
         profiles = blend.profiles(self.history[user_rows], self.embeddings)
         return blend.queries(factors, profiles, self._user_weights[user_rows], self.spread(factors))
 

@@ -20,7 +20,6 @@ __all__ = ["ApproximateIndex", "Effort"]
 TRAINING_ROWS = 32  # of each cell
 TRAINING_ROUNDS = 6  # on 10^6 rows, ten find no better cells
 ROWS_AT_ONCE = 2**16
-FEWEST_CANDIDATES = 32
 TOO_FAR = 0.02  # of its length: a row that moved less is as good as where it was, within the steps of SQ8
 _deserialization = threading.Lock()  # the limits of Faiss are global to the process
 
@@ -32,13 +31,17 @@ class Effort:
     Attributes:
         probes: cells that a query visits (IVF), or how many rows it keeps in sight (HNSW); other kinds have no use for
             it.
-        oversample: candidates scored exactly, for each of the k that are wanted.
+        oversample: times k + 10, how many candidates are scored exactly.
         exact_below: where a filter allows a smaller share of the rows than this, all allowed rows are scored.
     """
 
     probes: int = 64
-    oversample: float = 4.0
+    oversample: float = 12.0
     exact_below: float = 0.05
+
+    def candidates(self, k: int) -> int:
+        """How many are scored exactly for k rows."""
+        return int(np.ceil(self.oversample * (k + 10)))
 
 
 class ApproximateIndex:
@@ -193,7 +196,7 @@ class ApproximateIndex:
         count = self.size if allowed is None else int(np.count_nonzero(allowed))
         if count <= k or (allowed is not None and count <= self.effort.exact_below * self.size):
             return self._exact(queries, k, allowed)
-        wanted = min(count, max(FEWEST_CANDIDATES, int(np.ceil(k * self.effort.oversample))))
+        wanted = min(count, self.effort.candidates(k))
         share = count / self.size
         # Faiss keeps only pointers: the bits and the selector must outlive the search.
         bits = None if allowed is None or share == 1 else np.packbits(allowed, bitorder="little")

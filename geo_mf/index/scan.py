@@ -13,8 +13,8 @@ __all__ = ["openmp_threads", "rescore", "scan", "scan_rows", "valid_threads"]
 
 faiss = cast(Any, _faiss)  # the stubs of 1.15 leave out thread counts, loops over chosen rows and zero-copy readers
 
-# Faiss 1.15 multiplies matrices only from 128,000 numbers of queries on: 500 queries it scores one after the other, six
-# times slower (10^5 x 129 on two cores: .74 ms a query, .13 with this). It is one setting of the process, and changes the
+# Faiss 1.15 multiplies matrices only from 128,000 numbers of queries on: 500 queries it scores one by one, six times
+# slower (10^5 x 129 on two cores: .74 ms a query, .13 with this). It is a setting of the process, and changes the
 # time alone.
 faiss.cvar.distance_compute_blas_threshold = min(faiss.cvar.distance_compute_blas_threshold, 20)
 
