@@ -25,7 +25,8 @@ class FaissIndex:
 
     Args:
         vectors: float32 or float64 [size, dim], finite; copied, as float32.
-        threads: OpenMP threads of one search; None leaves the process's setting alone. It changes no more than the last digit of a score.
+        threads: OpenMP threads of one search; None leaves the process's setting alone. It changes no more than the last
+            digit of a score.
 
     Raises:
         InvalidInput: see `valid_vectors`; or `threads` below 1.

@@ -1,10 +1,10 @@
 """Which index, and how hard it has to look: chosen by size, trained, measured, and raised until the target holds.
 
 What was measured before this was written, on 10^6 rows of 128 like a factorization's, two cores, recall@10 and rate:
-scoring all rows 1.00 at 690 queries a second; IVF with 16,384 cells, 1,319 of them visited, codes of half a byte for two
-numbers (PQ fast-scan) and 400 candidates scored exactly, .985 at 2,200, codes of a byte a number (SQ8) and 32, .992 at
-850; HNSW32 over the same lifted rows .80 at 1,250, for its queries lie far from all rows. So neither SQ8 nor HNSW is
-ever chosen; they can be named.
+scoring all rows 1.00 at 690 queries a second; IVF with 16,384 cells, 1,319 of them visited, .985 at 2,200 with half a
+byte for two numbers (PQ fast-scan) and 400 candidates scored exactly, .992 at 850 with a byte a number (SQ8) and 32;
+HNSW32 over the same lifted rows .80 at 1,250, for its queries lie far from all rows. So neither SQ8 nor HNSW is ever
+chosen; they can be named.
 """
 
 import time
