@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from geo_mf.evaluation.split import Split
     from geo_mf.evaluation.tune import tune
     from geo_mf.evaluation.tuning import Tuning
+    from geo_mf.export import recommend_all, similar_items_all
     from geo_mf.factorize.biased import BiasedMF
     from geo_mf.factorize.estimators import IALS
     from geo_mf.factorize.gradient_mf import GradientMF
@@ -79,6 +80,8 @@ _HOME = {
     "load": "store.binding",
     "save": "store.binding",
     "verify": "store",
+    "recommend_all": "export",
+    "similar_items_all": "export",
     "Split": "evaluation.split",
     "evaluate": "evaluation.run",
     "Tuning": "evaluation.tuning",
@@ -122,7 +125,9 @@ __all__ = [
     "load",
     "read_catalog",
     "read_interactions",
+    "recommend_all",
     "save",
+    "similar_items_all",
     "tune",
     "verify",
 ]

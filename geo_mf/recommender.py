@@ -19,7 +19,7 @@ from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend
 from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import VectorIndex
-from geo_mf.living import items, refit, users
+from geo_mf.living import compacting, items, refit, users
 from geo_mf.living.changes import ItemChanges, RefitReport, UserChanges
 from geo_mf.living.record import Record
 from geo_mf.query import Query
@@ -238,6 +238,21 @@ class Recommender:
             gone = tuple(self.now.catalog.items.take(rows))
             self.now = items.without(self.now, rows).ready()
         return ItemChanges(removed=gone, seconds={"rest": time.perf_counter() - began})
+
+    def compact(self) -> tuple[Any, ...]:
+        """Forget the items that were removed, with what they told of taste, and make the index anew of the rest.
+
+        Returns:
+            The ids of the items that were forgotten.
+
+        Raises:
+            InvalidInput: no item would be left.
+        """
+        with self._writing:
+            before = self.now
+            gone = tuple(before.catalog.items.take(np.flatnonzero(~before.live)))
+            self.now = compacting.compacted(before).ready()
+        return gone
 
     def update_users(self, interactions: Interactions | Source) -> UserChanges:
         """Take in interactions of known or new users, without a fit.

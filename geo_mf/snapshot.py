@@ -32,6 +32,9 @@ from geo_mf.text.encoder import TextEncoder
 
 Space = Literal["blend", "factors", "text"]
 
+SHARES: dict[Space, tuple[float, float]] = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
+"""How much the cosines of factors and of text count in a space."""
+
 REASONS = 3
 """Items of the history that `because` names."""
 
@@ -151,7 +154,7 @@ class Snapshot:
         # known users are as the fit had them.
         expected = self.mean_user if user is None and self.item_factors[rows].any() else None
         behaviour = self.fold_in.solve(system.factors, system.weights, expected, system.wanted)
-        trend = float(self._spread(behaviour[None])[0]) if typed is None else 0.0
+        trend = float(self.spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, system, behaviour, looked_for, chosen, trend, expected)
 
     def _described(self, typed: np.ndarray | None, asked: np.ndarray) -> np.ndarray | None:
@@ -178,11 +181,10 @@ class Snapshot:
     ) -> Recommendations:
         """The items nearest to one, the item itself left out."""
         check_k(k)
-        shares = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
-        if space not in shares:
-            raise InvalidInput(f"space is {space!r}; expected one of {', '.join(shares)}")
+        if space not in SHARES:
+            raise InvalidInput(f"space is {space!r}; expected one of {', '.join(SHARES)}")
         row = self._live_row(item)
-        a, b = shares[space]
+        a, b = SHARES[space]
         direction = self.item_factors[row] - self.mean_factor
         along = self.item_factors @ direction - self.mean_factor @ direction
         lengths = self._factor_norms * self._factor_norms[row]
@@ -209,18 +211,19 @@ class Snapshot:
         behaviour = self.user_factors @ self.item_factors[row]
         # <profile, embedding> without building every profile: the history's items weigh in by their similarity.
         text = self.history @ (self.embeddings @ self.embeddings[row]) * self._profile_scale
-        behaviour += self.blend.trend * self.trend[row] * self._spread(self.user_factors)
+        behaviour += self.blend.trend * self.trend[row] * self.spread(self.user_factors)
         score = (weights[:, 0] * behaviour + self.blend.scale * weights[:, 1] * text).astype(np.float32)
         score[self.history[:, [row]].toarray()[:, 0] > 0] = -np.inf
         hits = Hits.best(np.arange(len(score))[None], score[None], min(k, len(score)))
         found = hits.rows[0][hits.rows[0] >= 0]
         return list(zip(self.users.take(found), score[found].tolist(), strict=True))
 
-    def queries(self, user_rows: np.ndarray) -> np.ndarray:
-        """Query vectors float32 [n, K + dim + 1] of known users by row, from their stored factors and profiles."""
-        factors = self.user_factors[user_rows]
+    def queries(self, user_rows: np.ndarray, factors: np.ndarray | None = None) -> np.ndarray:
+        """Query vectors float32 [n, K + dim + 1] of known users by row, from their profiles and these factors [n, K],
+        by default the stored ones."""
+        factors = self.user_factors[user_rows] if factors is None else factors
         profiles = blend.profiles(self.history[user_rows], self.embeddings)
-        return blend.queries(factors, profiles, self._user_weights[user_rows], self._spread(factors))
+        return blend.queries(factors, profiles, self._user_weights[user_rows], self.spread(factors))
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -260,7 +263,7 @@ class Snapshot:
 
     def ready(self) -> "Snapshot":
         """This snapshot, with all worked out that a first request would have to wait for."""
-        _ = self.fold_in, self.balance, self._spread, self._any_text
+        _ = self.fold_in, self.balance, self.spread, self._any_text
         return self
 
     @cached_property
@@ -279,7 +282,8 @@ class Snapshot:
         return bool(self.embeddings.any())
 
     @cached_property
-    def _spread(self) -> Spread:
+    def spread(self) -> Spread:
+        """Standard deviations of behaviour scores over all items."""
         return Spread.of(self.item_factors)
 
     @cached_property

@@ -236,6 +236,26 @@ def test_cells_are_told_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert small("HNSW16").cells == 0
 
 
+@pytest.mark.parametrize("scale", [1, 1e-30, 1e30])
+def test_an_index_follows_rows_that_move_a_little(scale: float) -> None:
+    """Scores are those of the rows as they are now; rows that went far are told, at any scale."""
+    rng = np.random.default_rng(4)
+    old = (numbers("normal", 300, rng) * scale).astype(np.float32)
+    old[7] = 0
+    index = ApproximateIndex.build(old, "IVF16,SQ8", effort=Effort(16, 4.0, 0.0), threads=1)
+    new = (old * 1.005).astype(np.float32)
+    new[[3, 7, 299]] = (numbers("normal", 3, rng) * scale).astype(np.float32)
+    following, far = index.following(new)
+    assert far.tolist() == [3, 7, 299]
+    call = {"queries": numbers("normal", 9, rng), "k": 10, "allowed": None, "exclude": None}
+    check(following.search(**call), new, call)
+    check(index.search(**call), old, call)
+    same, none = index.following(old)
+    assert (none.size, same.size) == (0, 300)
+    with pytest.raises(InvalidInput):
+        index.following(np.full((300, DIM), np.nan, np.float32))
+
+
 class TestBuilding:
     @pytest.mark.parametrize(
         "factory",

@@ -41,7 +41,7 @@ class Refusing:
 
 def test_the_card_counts_what_went_in(recommender: gm.Recommender) -> None:
     card = dict(recommender.card)
-    seconds, config = card.pop("seconds"), card.pop("config")
+    seconds, config, index = card.pop("seconds"), card.pop("config"), card.pop("index")
     assert card == {
         "users": SIZE,
         "items": SIZE + 3,
@@ -58,6 +58,9 @@ def test_the_card_counts_what_went_in(recommender: gm.Recommender) -> None:
         "encoder_name": "hash-32",
         "recall_at_10": 1.0,
     }
+    assert (index["factory"], index["recall_at_10"], index["recall_at_100"]) == ("Flat", 1.0, 1.0)
+    assert index["target_holds"]
+    assert set(index["by_query"]) >= {"known users", "sentences", "3 clicks", "behaviour 0.25, text 0.75"}
     assert config["factors"] == 8
     assert all(value >= 0 for value in seconds.values())
     json.dumps(recommender.card, allow_nan=False)
@@ -161,6 +164,8 @@ def built(out: Path, **settings: Any) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in version.iterdir() if path.name != "SEAL"}
     manifest = json.loads(files["manifest.json"])
     del manifest["created"], manifest["meta"]["card"]["seconds"], manifest["meta"]["card"]["config"]
+    for name in ("queries_per_second", "single_ms", "seconds"):
+        del manifest["meta"]["card"]["index"][name]
     return files | {"manifest.json": json.dumps(manifest).encode()}
 
 

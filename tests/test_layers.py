@@ -151,7 +151,7 @@ def test_public_names() -> None:
 
 
 def test_verbs_are_functions_and_no_module_stands_in_their_place() -> None:
-    for name in ("build", "evaluate", "load", "tune", "verify", "read_catalog", "read_interactions"):
+    for name in ("build", "evaluate", "load", "tune", "verify", "read_catalog", "read_interactions", "recommend_all"):
         assert type(getattr(geo_mf, name)).__name__ == "function"
 
 

@@ -25,6 +25,7 @@ from geo_mf.evaluation.split import random_split
 from geo_mf.factorize.fit import Settings, fit, item_prior
 from geo_mf.geometry import blend, trend
 from geo_mf.geometry.predictor import Predictor
+from geo_mf.index.approximate import ApproximateIndex, Effort
 from geo_mf.index.exact import ExactIndex
 from geo_mf.living.solves import solved_items, solved_users
 from geo_mf.snapshot import Snapshot
@@ -57,15 +58,19 @@ def catalog() -> gm.Catalog:
     return gm.read_catalog(table(ids, [*(at % 2 for at in range(SIZE)), 0, 1, None]), text="{title} {topic}")
 
 
-@pytest.fixture(scope="module")
-def built() -> gm.Recommender:
+@pytest.fixture(scope="module", params=["exact", "cells"])
+def built(request: pytest.FixtureRequest) -> gm.Recommender:
     config = gm.BuildConfig.of(factors=8, iterations=8, cache=False, learn_blend=False)
     rec = gm.build(small_interactions(), catalog(), config=config, encoder=gm.HashEncoder(dim=32))
     now = replace(rec.now, blend=replace(rec.blend, trend=0.1, cold_scale=1.5))
     cold = now.item_factors.copy()
     cold[now.cold] = np.float32(1.5) * now.prior(now.features[now.cold])
     now = replace(now, item_factors=cold)
-    return gm.Recommender(replace(now, index=gm.FaissIndex(now.vectors)))
+    if request.param == "exact":
+        return gm.Recommender(replace(now, index=gm.FaissIndex(now.vectors)))
+    # All cells are visited and all rows scored: what differs is how the index is kept.
+    index = ApproximateIndex.build(now.vectors, "IVF4,SQ8", effort=Effort(4, 100, 0.2))
+    return gm.Recommender(replace(now, index=index))
 
 
 @pytest.fixture

@@ -20,20 +20,18 @@ from geo_mf.data.interactions import Interactions
 from geo_mf.data.weighting import Weighting
 from geo_mf.errors import InvalidInput
 from geo_mf.factorize import matrices
-from geo_mf.geometry import blend, trend
+from geo_mf.geometry import trend
 from geo_mf.geometry.blend import Blend
 from geo_mf.geometry.features import Filling
 from geo_mf.geometry.predictor import Shape
-from geo_mf.index.exact import ExactIndex
 from geo_mf.index.faiss import FaissIndex
+from geo_mf.living.indexing import Wanted, indexed
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
 from geo_mf.store.binding import save
 from geo_mf.store.layout import LAYOUT
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
 from geo_mf.text.encoder import HashEncoder, SentenceEncoder, TextEncoder, distinct_texts
-
-RECALL_QUERIES = 200
 
 
 @dataclass
@@ -97,13 +95,13 @@ def build(
     with clock.step("predict cold items"):
         prior = predictor(model, matrix, items.features, found.shape, config.seed)
         factors = with_cold_factors(model.item_factors, matrix, items.features, prior, found.blend.cold_scale)
-    with clock.step("index"):
+    with clock.step("blend"):
         learned = replace(found.blend, scale=text_scale(model, matrix, embeddings, config.seed))
         touches = trend.touches(matrix.indices, datetimes, len(catalog), learned.half_life)
         crowd = trend.column(touches, items.features, config.prior_regularization)
-        vectors = blend.vectors(factors, embeddings, crowd, learned)
-        index = FaissIndex(vectors)
     card: dict[str, Any] = {
+        "config": config.model_dump(mode="json"),
+        "seconds": clock.seconds,
         "users": len(data.users),
         "items": len(catalog),
         "cold_items": int(np.count_nonzero(np.bincount(matrix.indices, minlength=len(catalog)) == 0)),
@@ -133,13 +131,11 @@ def build(
         encoder=source,
         fingerprint=source.fingerprint,
         live=np.ones(len(catalog), bool),
-        index=index,
+        index=FaissIndex(np.zeros((0, 1))),  # none yet: it is planned with the queries of all the rest
         card=card,
     )
-    with clock.step("measure recall"):
-        card["recall_at_10"] = _recall(now, vectors)
-    card["config"] = config.model_dump(mode="json")
-    card["seconds"] = clock.seconds
+    with clock.step("index"):
+        now = indexed(now, Wanted(config.index, config.recall, config.text_dims), config.seed)
     rec = Recommender(now)
     if out is not None:
         with clock.step("publish"):
@@ -205,14 +201,3 @@ def encoder_of(config: BuildConfig, catalog: Catalog) -> TextEncoder:
     if config.encoder is None and not catalog.has_text.any():
         return HashEncoder(dim=1)  # there is nothing to read: no model is needed, and no room in the index
     return HashEncoder() if config.encoder == "hash" else SentenceEncoder(config.encoder)
-
-
-def _recall(now: Snapshot, vectors: np.ndarray) -> float:
-    """Share of the true ten best items that the index finds, over queries of known users."""
-    users = np.random.default_rng(0).permutation(len(now.users))[:RECALL_QUERIES]
-    queries = now.queries(np.sort(users))
-    k = min(10, len(vectors))
-    found, best = now.index.search(queries, k), ExactIndex(vectors).search(queries, k)
-    # A tie at the last place may fall either way, so scores are compared and not rows.
-    floor = best.scores[:, -1:] - 1e-4 * np.abs(best.scores[:, -1:])
-    return float(np.mean(found.scores >= floor))

@@ -49,6 +49,14 @@ class BuildConfig(BaseModel):
     cold_share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the interactions to come that you expect for items nobody has touched yet; it decides how high they
     stand among the others. None: with datetimes, what such items got in the past, else a half."""
+    index: str | None = None
+    """Kind of index, a Faiss factory string such as "IVF4096,SQ8" or "HNSW32"; "Flat" scores every item. None plans it:
+    every item where that is fast, else cells that are looked into until `recall` holds."""
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of the true 10 and 100 best items that the index has to find."""
+    text_dims: Annotated[int, Field(ge=1)] | None = None
+    """Dimensions of the text in which candidates are looked for (PCA); they are scored by the whole text. None: up to
+    128, and all where every item is scored."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores of the factorization, 0 for all."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -7,7 +7,7 @@ from geo_mf.cli.command import Commands, add
 from geo_mf.cli.demo import demo
 from geo_mf.cli.doctor import doctor
 from geo_mf.cli.evaluate import evaluate
-from geo_mf.cli.index import prune, stats
+from geo_mf.cli.index import compact, prune, stats
 from geo_mf.cli.recommend import recommend
 from geo_mf.cli.similar import similar
 from geo_mf.cli.tune import tune
@@ -35,6 +35,7 @@ add(app, verify)
 index = typer.Typer(help="Look after an index on disk.", rich_markup_mode=None)
 add(index, stats)
 add(index, verify)
+add(index, compact)
 add(index, prune)
 app.add_typer(index, name="index")
 

@@ -69,7 +69,7 @@ def card_rows(card: "Mapping[str, Any]") -> list[tuple[str, str]]:
         ("left out, not in the catalogue", f"{card['unlisted_interactions']:,}"),
         ("read", card["read"]),
         ("encoder", f"{card['encoder_name']} ({card['encoded_texts']:,} texts encoded now)"),
-        ("recall of the index at 10", f"{card['recall_at_10']:.3f}"),
+        ("index", f"{card['index']['factory']}, recall {card['recall_at_10']:.3f} of the true 10 best"),
         ("seconds", ", ".join(f"{step} {spent:.1f}" for step, spent in seconds.items())),
         ("seconds in all", f"{sum(seconds.values()):.1f}"),
     ]

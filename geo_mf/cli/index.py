@@ -1,4 +1,4 @@
-"""geo-mf index stats and prune: what an index on disk holds, and which of its versions may go."""
+"""geo-mf index stats, compact and prune: what an index on disk holds, and what of it may go."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from geo_mf.cli.recommend import Index
 if TYPE_CHECKING:
     from geo_mf.store import Contents, Manifest, VersionOnDisk
 
-__all__ = ["prune", "stats"]
+__all__ = ["compact", "prune", "stats"]
 
 
 def stats(
@@ -41,6 +41,34 @@ def stats(
     total = manifest.total_size or 1
     files = [(name, _bytes(size), f"{size / total:.0%}") for name, size in found["bytes_by_file"].items()]
     output.table(("file", "size", "share"), files, right=(1, 2))
+
+
+def compact(
+    index: Index,
+    output: Output,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Then delete older versions, and keep so many; by default all stay.")
+    ] = None,
+) -> None:
+    """Publish a version of an index without the items that were removed.
+
+    Their texts, factors and touches are forgotten, and the search is planned anew for the rest. Older versions still
+    hold them, until they are pruned.
+    """
+    from geo_mf import store
+    from geo_mf.store.binding import load, save
+
+    rec = load(index)
+    items = len(rec.catalog)
+    gone = rec.compact()
+    version = save(rec, index)
+    pruned = () if keep is None else store.prune(index, keep)
+    if output.json:
+        told = {"index": str(index), "version": version, "items": items - len(gone), "forgotten": len(gone)}
+        output.data(told | {"pruned": list(pruned)})
+    output.say(f"{index}, version {version}: {items - len(gone):,} items, {len(gone):,} forgotten")
+    if pruned:
+        output.say(f"deleted {', '.join(pruned)}")
 
 
 def prune(

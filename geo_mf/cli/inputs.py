@@ -148,6 +148,13 @@ class Settings:
         float | None,
         typer.Option(min=0, max=1, help="Share of the interactions to come that you expect for cold items."),
     ] = None
+    index: Annotated[str | None, typer.Option(help="Kind of index, a Faiss factory string; by default planned.")] = None
+    recall: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the true best items that the index has to find.")
+    ] = 0.95
+    text_dims: Annotated[
+        int | None, typer.Option(min=1, help="Dimensions of the text in which the index looks for candidates.")
+    ] = None
     threads: Annotated[int, typer.Option(min=0, help="Cores of the factorization, 0 for all.")] = 0
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0
 

@@ -11,6 +11,7 @@ from geo_mf.cli.output import Output
 
 if TYPE_CHECKING:
     from geo_mf.data.ids import IdMap
+    from geo_mf.export import Export
     from geo_mf.rerank.pool import Reranker
 
 __all__ = ["recommend"]
@@ -19,6 +20,11 @@ Index = Annotated[Path, typer.Argument(help="Folder of the index.", show_default
 Count = Annotated[int, typer.Option("--k", "-k", min=1, help="How many items.")]
 Where = Annotated[
     str | None, typer.Option(help="Condition on the catalogue's columns, such as 'year >= 1990 and topic == \"film\"'.")
+]
+Everybody = Annotated[bool, typer.Option("--all", help="Lists for all, as Parquet files in the folder --out.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="With --all: a new folder, or one of the same job that was begun.", show_default=False),
 ]
 
 
@@ -52,21 +58,32 @@ def recommend(
             "as author=0.3. Can be given again.",
         ),
     ] = None,
+    everybody: Everybody = False,
+    out: Out = None,
 ) -> None:
     """Recommend items to anybody.
 
     To a known user (--user), to somebody new with a few clicks (--history), for a sentence (--text), or to any mix of
-    these; to somebody of whom nothing is known, what everybody touches lately (--trending).
+    these; to somebody of whom nothing is known, what everybody touches lately (--trending). To all known users: --all.
     """
-    asked = user is not None or history or text is not None or weights is not None or include_seen
-    if trending and (asked or diversity or at_most):
+    asked = user is not None or history or text is not None or weights is not None or diversity or at_most
+    if trending and (asked or include_seen):
         raise typer.BadParameter("goes with --where and -k alone", param_hint="--trending")
+    folder = everybody_into(everybody, out, "--where, -k and --include-seen" if asked or trending else None)
     shares = None if weights is None else _weights(weights)
     limits = [_limit(one) for one in at_most or []]
     compiled.keep()
     from geo_mf.store.binding import load
 
     rec = load(index)
+    if folder is not None:
+        from geo_mf.export import recommend_all
+
+        written(
+            recommend_all(rec, folder, k=k, where=where, exclude_seen=not include_seen, show_progress=output.progress),
+            output,
+        )
+        return
     items = rec.catalog.items
     if trending:
         found = rec.trending(k=k, where=where)
@@ -85,6 +102,31 @@ def recommend(
         output.data(found.to_dict() | {"index_version": rec.card["version"]})
     else:
         show(found, output)
+
+
+def everybody_into(everybody: bool, out: Path | None, alone: str | None) -> Path | None:
+    """The folder for all lists, if they are asked for; a usage error when the options do not go together.
+
+    Args:
+        everybody: --all.
+        out: --out.
+        alone: what --all goes with, where something else was given.
+    """
+    if everybody and alone:
+        raise typer.BadParameter(f"goes with {alone} alone", param_hint="--all")
+    if everybody and out is None:
+        raise typer.BadParameter("needs a folder to write to: --out FOLDER", param_hint="--all")
+    if out is not None and not everybody:
+        raise typer.BadParameter("goes with --all", param_hint="--out")
+    return out
+
+
+def written(export: "Export", output: Output) -> None:
+    """Tell what lies in the folder."""
+    if output.json:
+        output.data(export.to_dict())
+    else:
+        output.say(str(export))
 
 
 def _weights(text: str) -> tuple[float, float]:

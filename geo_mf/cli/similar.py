@@ -7,28 +7,39 @@ import typer
 from geo_mf.cli import compiled
 from geo_mf.cli.listing import show
 from geo_mf.cli.output import Output
-from geo_mf.cli.recommend import Count, Index, Where
+from geo_mf.cli.recommend import Count, Everybody, Index, Out, Where, everybody_into, written
 
 __all__ = ["similar"]
 
 
 def similar(
     index: Index,
-    item: Annotated[str, typer.Argument(help="Id of the item.", show_default=False)],
     output: Output,
+    item: Annotated[str | None, typer.Argument(help="Id of the item.", show_default=False)] = None,
     space: Annotated[
         Literal["blend", "factors", "text"],
         typer.Option(help="Touched by the same people (factors), worded alike (text), or both."),
     ] = "blend",
     where: Where = None,
     k: Count = 10,
+    everybody: Everybody = False,
+    out: Out = None,
 ) -> None:
-    """List the items nearest to one."""
+    """List the items nearest to one, or to each (--all)."""
+    folder = everybody_into(everybody, out, "--space, --where and -k" if item is not None else None)
+    if item is None and not everybody:
+        raise typer.BadParameter("give the id of an item, or --all", param_hint="ITEM")
     compiled.keep()
     from geo_mf.store.binding import load
 
     rec = load(index)
-    found = rec.similar_items(rec.catalog.items.parse(item), k=k, space=space, where=where)
+    if folder is not None:
+        from geo_mf.export import similar_items_all
+
+        shown = output.progress
+        written(similar_items_all(rec, folder, k=k, space=space, where=where, show_progress=shown), output)
+        return
+    found = rec.similar_items(rec.catalog.items.parse(item or ""), k=k, space=space, where=where)
     if output.json:
         output.data(found.to_dict() | {"index_version": rec.card["version"]})
     else:

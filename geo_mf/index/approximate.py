@@ -21,7 +21,7 @@ __all__ = ["ApproximateIndex", "Effort"]
 TRAINING_ROWS = 32  # of each cell
 TRAINING_ROUNDS = 6  # on 10^6 rows, ten find no better cells
 ROWS_AT_ONCE = 2**16
-FEWEST_CANDIDATES = 32
+TOO_FAR = 0.02  # of its length: a row that moved less is as good as where it was, within the steps of SQ8
 # Where Faiss ends the process or never comes back: a zero where a number stands, a graph of one link, NSG (whose search
 # has no filters anyway), and refining by rows that lie in cells.
 FATAL = re.compile(r"(?<!\d)0+(?!\d)|HNSW0*1(?!\d)|NSG|Refine\(.*(IVF|IMI)")
@@ -35,12 +35,12 @@ class Effort:
     Attributes:
         probes: cells that a query visits (IVF), or how many rows it keeps in sight (HNSW); other kinds have no use for
             it.
-        oversample: candidates scored exactly, for each of the k that are wanted.
+        oversample: times k + 10, how many candidates are scored exactly.
         exact_below: where a filter allows a smaller share of the rows than this, all allowed rows are scored.
     """
 
     probes: int = 64
-    oversample: float = 4.0
+    oversample: float = 12.0
     exact_below: float = 0.05
 
     def __post_init__(self) -> None:
@@ -48,6 +48,10 @@ class Effort:
             raise InvalidInput(
                 f"{self}; expected at least one probe, an oversample of at least 1, exact_below from 0 to 1"
             )
+
+    def candidates(self, k: int) -> int:
+        """How many are scored exactly for k rows."""
+        return int(np.ceil(self.oversample * (k + 10)))
 
 
 class ApproximateIndex:
@@ -70,7 +74,7 @@ class ApproximateIndex:
         self, vectors: np.ndarray, lift: Lift, index: Any, effort: Effort, *, norm: float, threads: int | None = None
     ) -> None:
         self.vectors, self.lift, self.effort, self.norm = vectors, lift, effort, norm
-        self._index, self._threads = index, valid_threads(threads)
+        self.faiss_index, self._threads = index, valid_threads(threads)
         self._limits = SearchLimits(len(vectors), vectors.shape[1], norm)
 
     @classmethod
@@ -120,7 +124,30 @@ class ApproximateIndex:
 
     def with_effort(self, effort: Effort) -> "ApproximateIndex":
         """The same index, looking harder or less hard."""
-        return ApproximateIndex(self.vectors, self.lift, self._index, effort, norm=self.norm, threads=self._threads)
+        return ApproximateIndex(
+            self.vectors, self.lift, self.faiss_index, effort, norm=self.norm, threads=self._threads
+        )
+
+    def following(self, vectors: np.ndarray) -> tuple["ApproximateIndex", np.ndarray]:
+        """The same index for rows that moved a little, and the rows, int64 [n], that moved too far to be found by it.
+
+        Args:
+            vectors: float32 [size, dim], kept.
+
+        Raises:
+            InvalidInput: see `valid_vectors`.
+        """
+        vectors, norm = valid_vectors(vectors)
+        far: list[np.ndarray] = []
+        unit = np.float32(max(norm, self.norm)) or np.float32(
+            1
+        )  # squares of very long or short rows do not fit float32
+        for start in range(0, len(vectors), ROWS_AT_ONCE):
+            new, old = vectors[start : start + ROWS_AT_ONCE], self.vectors[start : start + ROWS_AT_ONCE]
+            apart, length = (np.square(rows / unit).sum(axis=1) for rows in (new - old, old))
+            far.append(start + np.flatnonzero(apart > TOO_FAR**2 * length))
+        found = ApproximateIndex(vectors, self.lift, self.faiss_index, self.effort, norm=norm, threads=self._threads)
+        return found, np.concatenate(far) if far else np.zeros(0, np.int64)
 
     @property
     def size(self) -> int:
@@ -133,7 +160,7 @@ class ApproximateIndex:
     @property
     def cells(self) -> int:
         """Cells of an IVF; 0 for other kinds."""
-        found = _cells(self._index)
+        found = _cells(self.faiss_index)
         return 0 if found is None else int(found.nlist)
 
     @property
@@ -146,14 +173,14 @@ class ApproximateIndex:
 
         None for a kind that has no cells, or looks for cells by an index of their own.
         """
-        if not isinstance(self._index, faiss.IndexIVF):
+        if not isinstance(self.faiss_index, faiss.IndexIVF):
             return None
-        quantizer = faiss.downcast_index(self._index.quantizer)
+        quantizer = faiss.downcast_index(self.faiss_index.quantizer)
         if not isinstance(quantizer, faiss.IndexFlat):
             return None
         centres = quantizer.reconstruct_n(0, self.cells)
         cell = np.empty(self.size, np.int64)
-        lists = self._index.invlists
+        lists = self.faiss_index.invlists
         for at in range(self.cells):
             if held := lists.list_size(at):
                 cell[faiss.rev_swig_ptr(lists.get_ids(at), held)] = at
@@ -176,7 +203,7 @@ class ApproximateIndex:
     ) -> Hits:
         """See `VectorIndex.search`."""
         ask = self._limits.check(queries, k, allowed, exclude)
-        with openmp_threads(self._threads):
+        with openmp_threads(self._threads, len(ask.queries)):
             hits = search_filtered(ask, self.size, self._top)
             return self._completed(hits, ask)
 
@@ -184,15 +211,15 @@ class ApproximateIndex:
         count = self.size if allowed is None else int(np.count_nonzero(allowed))
         if count <= k or (allowed is not None and count <= self.effort.exact_below * self.size):
             return self._exact(queries, k, allowed)
-        wanted = min(count, max(FEWEST_CANDIDATES, int(np.ceil(k * self.effort.oversample))))
+        wanted = min(count, self.effort.candidates(k))
         share = count / self.size
         # Faiss keeps only pointers: the bits and the selector must outlive the search.
         bits = None if allowed is None or share == 1 else np.packbits(allowed, bitorder="little")
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
         # Where half of the rows are allowed, twice the cells hold as many of them.
-        parameters = _parameters(self._index, int(np.ceil(self.effort.probes / share)), wanted, selector)
+        parameters = _parameters(self.faiss_index, int(np.ceil(self.effort.probes / share)), wanted, selector)
         try:
-            _, candidates = self._index.search(self.lift.queries(queries), wanted, params=parameters)
+            _, candidates = self.faiss_index.search(self.lift.queries(queries), wanted, params=parameters)
         except RuntimeError as error:  # what the caller gave was checked
             raise IncompatibleIndex(f"the Faiss index is damaged: {error}. Build it again.") from error
         return rescore(queries, self.vectors, candidates, min(k, count))
@@ -218,7 +245,7 @@ class ApproximateIndex:
 
     def to_bytes(self) -> bytes:
         """What finds the candidates, in Faiss's own format: an index of distances between lifted rows."""
-        return faiss.serialize_index(self._index).tobytes()
+        return faiss.serialize_index(self.faiss_index).tobytes()
 
     @classmethod
     def from_bytes(

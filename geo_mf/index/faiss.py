@@ -25,7 +25,8 @@ class FaissIndex:
 
     Args:
         vectors: float32 or float64 [size, dim], finite; copied, as float32.
-        threads: OpenMP threads of one search; None leaves the process's setting alone. It does not change the answer.
+        threads: OpenMP threads of one search; None leaves the process's setting alone. It changes no more than the last
+            digit of a score.
 
     Raises:
         InvalidInput: see `valid_vectors`; or `threads` below 1.
@@ -64,7 +65,7 @@ class FaissIndex:
     ) -> Hits:
         """See `VectorIndex.search`."""
         ask = self._limits.check(queries, k, allowed, exclude)
-        with openmp_threads(self._threads):
+        with openmp_threads(self._threads, len(ask.queries)):
             return search_filtered(ask, self.size, self._top)
 
     def _top(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,9 @@ from geo_mf.data.ids import IdValues
 from geo_mf.data.more import MoreItems
 from geo_mf.errors import InvalidInput, UnknownId
 from geo_mf.geometry import trend
+from geo_mf.living.indexing import with_changes
 from geo_mf.living.record import Record
-from geo_mf.living.solves import finished, grown, resized, solved_items
+from geo_mf.living.solves import counted, grown, resized, solved_items
 from geo_mf.snapshot import Snapshot
 
 
@@ -107,7 +108,7 @@ def put(now: Snapshot, edit: Edit, embeddings: np.ndarray) -> Snapshot:
     if len(warm):
         after.item_factors[warm] = solved_items(after, warm)
     crowd = trend.column(after.touches, after.features, record.prior_regularization)
-    return finished(replace(after, trend=crowd))
+    return with_changes(now, counted(replace(after, trend=crowd)), rows)
 
 
 def without(now: Snapshot, rows: np.ndarray) -> Snapshot:

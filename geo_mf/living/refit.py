@@ -18,8 +18,9 @@ from geo_mf.geometry.align import residual, rotation
 from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import ExactIndex
 from geo_mf.living.changes import RefitReport
+from geo_mf.living.indexing import Wanted, indexed
 from geo_mf.living.record import Record
-from geo_mf.living.solves import finished
+from geo_mf.living.solves import counted
 from geo_mf.snapshot import Snapshot
 
 NEAREST = 10
@@ -70,7 +71,7 @@ def refitted(now: Snapshot, iterations: int | None = None, show_progress: bool =
         prior=expected.rotated(turn),
         blend=replace(now.blend, scale=scale),
     )
-    return finished(after)
+    return indexed(counted(after), Wanted.of(after.card))
 
 
 def moved(before: Snapshot, after: Snapshot, iterations: int) -> RefitReport:

@@ -1,4 +1,4 @@
-"""Row solves of a snapshot against itself, and what follows from other rows: the index, and the card's counts."""
+"""Row solves of a snapshot against itself, and the counts on its card."""
 
 from dataclasses import replace
 
@@ -6,8 +6,6 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.factorize.fold_in import FoldIn
-from geo_mf.geometry import blend
-from geo_mf.index.faiss import FaissIndex
 from geo_mf.snapshot import Snapshot
 
 
@@ -40,10 +38,8 @@ def resized(history: sparse.csr_array, users: int, items: int) -> sparse.csr_arr
     return sparse.csr_array((history.data, history.indices, starts.astype(history.indptr.dtype)), shape=(users, items))
 
 
-def finished(now: Snapshot) -> Snapshot:
-    """The snapshot with an index over its vectors, and with its own counts on its card."""
-    # All rows go in anew: for a flat index that is a copy. An index in segments would take the changed rows alone.
-    vectors = blend.vectors(now.item_factors, now.embeddings, now.trend, now.blend)
+def counted(now: Snapshot) -> Snapshot:
+    """The snapshot with its own counts on its card."""
     counts = {
         "users": len(now.users),
         "items": len(now.catalog),
@@ -52,4 +48,4 @@ def finished(now: Snapshot) -> Snapshot:
         "items_without_text": int(np.count_nonzero(~now.embeddings.any(axis=1))),
         "interactions": int(now.history.nnz),
     }
-    return replace(now, index=FaissIndex(vectors), card={**now.card, **counts})
+    return replace(now, card={**now.card, **counts})

@@ -14,8 +14,9 @@ from geo_mf.data.interactions import Interactions
 from geo_mf.errors import InvalidInput
 from geo_mf.geometry import trend
 from geo_mf.living.changes import UserChanges
+from geo_mf.living.indexing import with_changes
 from geo_mf.living.record import Record
-from geo_mf.living.solves import finished, grown, resized, solved_items, solved_users
+from geo_mf.living.solves import counted, grown, resized, solved_items, solved_users
 from geo_mf.snapshot import Snapshot
 
 
@@ -47,9 +48,9 @@ def with_interactions(now: Snapshot, given: Interactions) -> tuple[Snapshot, Use
     change = record.weighting.scaled(amounts) - held
     history = sparse.csr_array(before + sparse.csr_array((change, (people, things)), shape=before.shape))
     # Without a half-life a build counts pairs, with one it lets each touch fade.
-    counted = listed.item_rows if now.blend.half_life is not None else things[~again]
+    touched = listed.item_rows if now.blend.half_life is not None else things[~again]
     times = listed.datetimes if now.blend.half_life is not None else None
-    touches, newest = trend.more_touches(now.touches, record.newest, counted, times, now.blend.half_life)
+    touches, newest = trend.more_touches(now.touches, record.newest, touched, times, now.blend.half_life)
     after = replace(
         now,
         users=users,
@@ -72,7 +73,7 @@ def with_interactions(now: Snapshot, given: Interactions) -> tuple[Snapshot, Use
     after = replace(after, item_factors=factors)
     after.user_factors[asked] = solved_users(after, asked)
     changes = UserChanges(tuple(users.take(new)), len(asked), len(moved), int(fresh.nnz), unlisted, given.report)
-    return finished(after), changes
+    return with_changes(now, counted(after), moved), changes
 
 
 def _with_users(known: IdMap, listed: Interactions) -> tuple[IdMap, sparse.csr_array]:

@@ -17,7 +17,9 @@ from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.geometry.features import Filling
 from geo_mf.geometry.predictor import Predictor, Shape
-from geo_mf.index.faiss import FaissIndex
+from geo_mf.index.living import LivingIndex
+from geo_mf.index.stored import files, opened
+from geo_mf.living.indexing import Wanted, indexed
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
 from geo_mf.store.contents import Contents, StoredTable
@@ -31,14 +33,13 @@ def save(rec: Recommender, out: str | Path) -> str:
     """Publish a recommender as a new version of the index at `out`. Returns the version.
 
     Raises:
-        InvalidInput: its index is not a FaissIndex, Parquet cannot hold a column of its catalogue, or as in `publish`.
+        InvalidInput: its index cannot be stored, Parquet cannot hold a column of its catalogue, or as in `publish`.
         OSError: as in `publish`.
     """
     now = rec.now
-    if not isinstance(now.index, FaissIndex):
-        raise InvalidInput(
-            f"the index is {type(now.index).__name__}; only a FaissIndex can be published: use FaissIndex(rec.vectors)"
-        )
+    if isinstance(now.index, LivingIndex):  # what was written since the index was made goes into it
+        now = indexed(now, Wanted.of(now.card))
+    index_contents, index_settings = files(now.index)
     contents: dict[str, np.ndarray | pa.Table | bytes] = {
         "user_ids": pa.table({"id": now.users.ids}),
         "item_ids": pa.table({"id": now.catalog.items.ids}),
@@ -56,10 +57,10 @@ def save(rec: Recommender, out: str | Path) -> str:
         "history_starts": now.history.indptr.astype(np.int64),
         "history_items": now.history.indices.astype(np.int32),
         "history_weights": now.history.data,
-        "index": now.index.to_bytes(),
+        **index_contents,
     }
     try:
-        return publish(out, contents, _meta(now))
+        return publish(out, contents, _meta(now) | {"index": index_settings})
     except pa.ArrowNotImplementedError as error:
         raise InvalidInput(f"a column of the catalogue cannot be stored: {error}; drop it or convert it") from error
 
@@ -114,7 +115,7 @@ def load(
         blend=_blend(meta["blend"]),
         encoder=encoder or encoder_from_spec(meta["encoder"]["spec"]),
         fingerprint=meta["encoder"]["fingerprint"],
-        index=FaissIndex.from_bytes(contents.blob("index"), size=size, dim=dim),
+        index=opened(contents.blob("index"), contents.arrays, meta.get("index"), size, dim),
         card=meta["card"] | {"version": manifest.version, "created": manifest.created.isoformat()},
     )
     return Recommender(now)

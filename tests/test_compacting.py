@@ -1,0 +1,119 @@
+"""An index that forgets what was removed, and one that is planned: with cells, and with less text to look in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SIZE, small_catalog, small_interactions
+from typer.testing import CliRunner
+
+import geo_mf as gm
+from geo_mf.cli.app import app
+from geo_mf.errors import InvalidInput, UnknownId
+from geo_mf.index.approximate import ApproximateIndex
+from geo_mf.index.living import LivingIndex
+from geo_mf.store.binding import load, save
+
+KINDS: list[dict[str, Any]] = [{}, {"index": "IVF2,SQ8"}, {"index": "IVF2,SQ8", "text_dims": 4}, {"index": "HNSW8"}]
+kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())) or "planned")
+
+
+def made(out: Path | None = None, **settings: Any) -> gm.Recommender:
+    quick = {"factors": 8, "iterations": 3, "cache": False, "learn_blend": False}
+    config = gm.BuildConfig.of(**quick | settings)
+    return gm.build(small_interactions(), small_catalog(), out=out, config=config, encoder=gm.HashEncoder(dim=32))
+
+
+@kinds
+def test_what_was_removed_is_forgotten_and_the_rest_stays(kind: dict[str, Any], tmp_path: Path) -> None:
+    rec = made(**kind)
+    gone = rec.catalog.items.take([1, 4])
+    kept = [id for id in rec.catalog.items.ids.to_pylist() if id not in gone]
+    rec.remove_items(gone)
+    factors = {id: rec.item_factors[rec.catalog.items.row(id)] for id in kept}
+    assert set(rec.compact()) == set(gone)
+    assert rec.catalog.items.ids.to_pylist() == kept
+    assert rec.live.all()
+    assert rec.history.shape == (len(rec.users), len(kept))
+    for id in kept:
+        assert (rec.item_factors[rec.catalog.items.row(id)] == factors[id]).all()
+    with pytest.raises(UnknownId):
+        rec.similar_items(gone[0])
+    save(rec, tmp_path / "index")
+    again = load(tmp_path / "index", encoder=rec.encoder)
+    for user in rec.users.take(range(4)):
+        found = rec.recommend(user, k=50)
+        assert not set(found.ids) & set(gone)
+        assert again.recommend(user, k=50).ids == found.ids
+    rec.add_items(_row(gone[0]))
+    assert not rec.now.history[:, [rec.catalog.items.row(gone[0])]].nnz, "it comes back as a new one"
+
+
+def _row(id: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.table({"item_id": [id], "title": ["once more"]})
+
+
+def test_nothing_removed_is_nothing_forgotten() -> None:
+    rec = made()
+    before = rec.recommend(rec.users.take([0])[0], k=5).ids
+    assert rec.compact() == ()
+    assert rec.recommend(rec.users.take([0])[0], k=5).ids == before
+
+
+def test_an_index_does_not_forget_everything() -> None:
+    rec = made()
+    rec.remove_items(rec.catalog.items.ids)
+    with pytest.raises(InvalidInput, match="nothing would be left"):
+        rec.compact()
+    assert len(rec.catalog) == SIZE + 3
+
+
+def test_the_command_publishes_a_version_without_them(tmp_path: Path) -> None:
+    home = tmp_path / "index"
+    rec = made(home)
+    rec.remove_items(rec.catalog.items.take([0, 2]))
+    save(rec, home)
+    result = CliRunner().invoke(app, ["index", "compact", str(home), "--keep", "1", "--json"])
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["version"], told["items"], told["forgotten"]) == ("v000003", SIZE + 1, 2)
+    assert told["pruned"] == ["v000001", "v000002"]
+    assert len(load(home).catalog) == SIZE + 1
+
+
+@kinds
+def test_a_planned_index_answers_comes_back_and_lives(kind: dict[str, Any], tmp_path: Path) -> None:
+    rec, exact = made(tmp_path / "index", **kind), made(index="Flat")
+    card = rec.card["index"]
+    assert card["factory"] == kind.get("index", "Flat")
+    assert set(card) >= {"recall_at_10", "recall_at_100", "worst_tenth_at_10", "target_holds", "single_ms"}
+    again = load(tmp_path / "index")
+    for user in rec.users.take(range(6)):
+        found = rec.recommend(user, k=8)
+        assert len(found) == 8
+        assert again.recommend(user, k=8).to_dict() == found.to_dict()
+        # Whatever candidates were looked for in, a score is that of all columns.
+        for item in found:
+            assert item.score == pytest.approx(exact.explain(item.id, user).score, abs=1e-5)
+    if kind:
+        assert isinstance(again.index, ApproximateIndex)
+        assert not again.index.vectors.flags.writeable
+        np.testing.assert_array_equal(again.index.vectors, rec.vectors)
+    if "text_dims" in kind:
+        assert card["dims"] == 8 + 4 + 1
+        assert 0 < card["text_kept"] < 1
+    again.add_items(_row("late"))
+    assert isinstance(again.index, LivingIndex)
+    assert "late" in again.recommend(text="once more", k=3).ids
+    save(again, tmp_path / "index")
+    assert not isinstance(load(tmp_path / "index").index, LivingIndex)
+    assert "late" in load(tmp_path / "index").recommend(text="once more", k=3).ids
+
+
+def test_a_kind_that_faiss_does_not_know_is_named() -> None:
+    with pytest.raises(InvalidInput, match="'IVFoops'"):
+        made(index="IVFoops")
