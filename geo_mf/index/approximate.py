@@ -1,5 +1,6 @@
 """Maximum inner product search that looks at a part of the rows, and scores what it finds exactly."""
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ TRAINING_ROWS = 32  # of each cell
 TRAINING_ROUNDS = 6  # on 10^6 rows, ten find no better cells
 ROWS_AT_ONCE = 2**16
 TOO_FAR = 0.02  # of its length: a row that moved less is as good as where it was, within the steps of SQ8
+# Where Faiss ends the process or never comes back: a zero where a number stands, a graph of one link, NSG (whose search
+# has no filters anyway), and refining by rows that lie in cells.
+FATAL = re.compile(r"(?<!\d)0+(?!\d)|HNSW0*1(?!\d)|NSG|Refine\(.*(IVF|IMI)")
 _deserialization = threading.Lock()  # the limits of Faiss are global to the process
 
 
@@ -38,6 +42,12 @@ class Effort:
     probes: int = 64
     oversample: float = 12.0
     exact_below: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.probes < 1 or not 1 <= self.oversample < np.inf or not 0 <= self.exact_below <= 1:
+            raise InvalidInput(
+                f"{self}; expected at least one probe, an oversample of at least 1, exact_below from 0 to 1"
+            )
 
     def candidates(self, k: int) -> int:
         """How many are scored exactly for k rows."""
@@ -96,13 +106,15 @@ class ApproximateIndex:
         lift = Lift.of(vectors, basis)
         with openmp_threads(valid_threads(threads)):
             try:
+                if FATAL.search(factory):
+                    raise RuntimeError("it has no such kind that can be searched with filters")
                 index = faiss.index_factory(lift.width(vectors.shape[1]), factory, faiss.METRIC_L2)
                 _train(index, vectors, lift, seed)
                 for start in range(0, len(vectors), ROWS_AT_ONCE):
                     index.add(lift.rows(vectors[start : start + ROWS_AT_ONCE]))
                 _check_filters(index)
-            except (RuntimeError, AssertionError) as error:
-                told = str(error).strip().rsplit("Error: ", 1)[-1]
+            except (RuntimeError, AssertionError, MemoryError) as error:
+                told = re.sub(r"^Error in .*? at \S+:\d+: (Error: )?", "", str(error).strip(), flags=re.DOTALL)
                 raise InvalidInput(
                     f"Faiss cannot make a searchable {factory!r} of {len(vectors)} rows with "
                     f"{lift.width(vectors.shape[1])} columns: {told}. Leave the choice to the planner, or name another "
@@ -203,7 +215,10 @@ class ApproximateIndex:
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
         # Where half of the rows are allowed, twice the cells hold as many of them.
         parameters = _parameters(self.faiss_index, int(np.ceil(self.effort.probes / share)), wanted, selector)
-        _, candidates = self.faiss_index.search(self.lift.queries(queries), wanted, params=parameters)
+        try:
+            _, candidates = self.faiss_index.search(self.lift.queries(queries), wanted, params=parameters)
+        except RuntimeError as error:  # what the caller gave was checked
+            raise IncompatibleIndex(f"the Faiss index is damaged: {error}. Build it again.") from error
         return rescore(queries, self.vectors, candidates, min(k, count))
 
     def _exact(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -214,11 +229,13 @@ class ApproximateIndex:
     def _completed(self, hits: Hits, ask: Search) -> Hits:
         """Answer again, exactly, where fewer rows were found than there are."""
         short = np.flatnonzero(hits.counts < min(ask.k, self.size))
+        allowed = self.size if ask.allowed is None else int(np.count_nonzero(ask.allowed))
         for j in short.tolist():
-            mask = np.ones(self.size, bool) if ask.allowed is None else ask.allowed.copy()
-            if ask.exclude is not None:
-                mask[ask.exclude[j]] = False
-            if hits.counts[j] < min(ask.k, int(np.count_nonzero(mask))):
+            withheld = np.zeros(0, np.int64) if ask.exclude is None else ask.exclude[j]
+            gone = len(withheld) if ask.allowed is None else int(np.count_nonzero(ask.allowed[withheld]))
+            if hits.counts[j] < min(ask.k, allowed - gone):
+                mask = np.ones(self.size, bool) if ask.allowed is None else ask.allowed.copy()
+                mask[withheld] = False
                 again = Hits.best(*self._exact(ask.queries[j : j + 1], ask.k, mask), ask.k)
                 hits.rows[j], hits.scores[j] = again.rows[0], again.scores[0]
         return hits
@@ -246,8 +263,9 @@ class ApproximateIndex:
         buffer = np.frombuffer(data, np.uint8)
         with _deserialization, _limited(buffer.nbytes):
             try:
-                index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(buffer), buffer.nbytes))
-            except RuntimeError as error:
+                reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(buffer), buffer.nbytes)
+                index = faiss.read_index(reader, faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
+            except (RuntimeError, MemoryError) as error:
                 raise IncompatibleIndex(f"Faiss cannot read the index: {error}. Build it again.") from error
         expected = len(vectors), lift.width(vectors.shape[1])
         if (index.ntotal, index.d) != expected or index.metric_type != faiss.METRIC_L2:
@@ -257,6 +275,9 @@ class ApproximateIndex:
                 f"{faiss.METRIC_L2}. Build it again."
             )
         index.referenced_objects = [buffer]  # Faiss points into it
+        cells = _cells(index)
+        if isinstance(cells, faiss.IndexIVFPQ):  # its tables may be larger than the file, and so were left out above
+            cells.precompute_table()
         return cls(vectors, lift, index, effort, norm=norm, threads=threads)
 
 
@@ -264,15 +285,28 @@ def _train(index: Any, vectors: np.ndarray, lift: Lift, seed: int) -> None:
     """Train on a sample, as large as the cells need."""
     found = _cells(index)
     wanted = 2**16
+    _quieten(index)
     if found is not None:
         found.cp.seed, found.cp.niter, found.cp.max_points_per_centroid = seed + 1, TRAINING_ROUNDS, TRAINING_ROWS
-        found.cp.min_points_per_centroid = 1  # Faiss would complain to stderr
-        if hasattr(found, "pq"):
-            found.pq.cp.min_points_per_centroid = 1
         wanted = max(wanted, TRAINING_ROWS * found.nlist)
     if not index.is_trained:
         sample = np.random.default_rng(seed).permutation(len(vectors))[:wanted]
         index.train(lift.rows(vectors[np.sort(sample)]))
+
+
+def _quieten(index: Any) -> None:
+    """Faiss would complain to stderr where it trains codes or cells on few rows."""
+    if isinstance(index, faiss.IndexPreTransform):
+        _quieten(faiss.downcast_index(index.index))
+    elif isinstance(index, faiss.IndexRefine):
+        _quieten(faiss.downcast_index(index.base_index))
+        _quieten(faiss.downcast_index(index.refine_index))
+    elif isinstance(index, faiss.IndexHNSW):
+        _quieten(faiss.downcast_index(index.storage))
+    parts: tuple[Any, Any] = index, getattr(index, "pq", None)
+    for part in parts:
+        if hasattr(part, "cp"):
+            part.cp.min_points_per_centroid = 1
 
 
 def _check_filters(index: Any) -> None:
@@ -284,7 +318,8 @@ def _check_filters(index: Any) -> None:
 
 def _cells(index: Any) -> Any:
     """The IVF in an index, or None."""
-    return faiss.try_extract_index_ivf(index)
+    found = faiss.try_extract_index_ivf(index)
+    return None if found is None else faiss.downcast_index(found)
 
 
 def _parameters(index: Any, probes: int, candidates: int, selector: Any) -> Any:

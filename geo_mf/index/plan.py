@@ -30,6 +30,7 @@ BYTES_A_SECOND = 2e10
 
 OVERSAMPLES = (24.0, 12.0, 6.0, 3.0, 1.5)
 FEWEST_PROBES = 8
+FEWEST_ROWS = 160  # four cells of 40
 WORTH_LOOKING = 1 / 6
 """Share of the numbers of all rows above which looking at some cells is no faster than one matrix product over all."""
 SHARES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
@@ -54,8 +55,12 @@ class Goal:
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
             raise InvalidInput(f"the recall to reach is {self.recall}; expected more than 0, and at most 1")
-        if self.rate <= 0:
+        if not self.rate > 0:
             raise InvalidInput(f"the rate to reach is {self.rate} queries a second; expected more than 0")
+        if self.memory is not None and not self.memory >= 0:
+            raise InvalidInput(
+                f"the memory to stay in is {self.memory} bytes; expected 0 or more, or None for no limit"
+            )
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Measured:
 
 def choose(size: int, dim: int, goal: Goal, dims: int | None = None) -> str:
     """A Faiss factory string for `size` rows of `dim` numbers, whose candidates are looked for in `dims` columns."""
-    if 4 * size * dim * goal.rate <= BYTES_A_SECOND:
+    if size < FEWEST_ROWS or 4 * size * dim * goal.rate <= BYTES_A_SECOND:
         return EXACT
     # 16 sqrt(n) cells, as many as Faiss's guidelines allow (finer cells find more among as many rows), but no fewer
     # than 40 rows in each.
@@ -145,11 +150,14 @@ def make(
     if len(vectors):
         groups = norm_groups(vectors)
         truths = {name: Truth.of(vectors, asked, groups) for name, asked in queries.items() if len(asked)}
+    if factory is None and not truths:
+        wanted = EXACT  # nothing would tell what cells find
     if wanted != EXACT or (factory is not None and basis is not None):
         index = _raised(ApproximateIndex.build(vectors, wanted, basis=basis, seed=seed), truths, goal)
         index = index.with_effort(replace(index.effort, exact_below=_exact_below(index, truths, goal)))
         measured = _measured(index, wanted, truths, goal, began)
-        if factory is not None or (measured.holds and _share(index) <= WORTH_LOOKING):
+        fits = goal.memory is None or measured.bytes <= goal.memory
+        if factory is not None or (measured.holds and fits and _share(index) <= WORTH_LOOKING):
             return index, measured
     exact = FaissIndex(vectors)
     return exact, _measured(exact, EXACT, truths, goal, began)
@@ -168,12 +176,13 @@ def _raised(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) ->
     for truth in truths.values():
         start = max(start, _covering(index, truth, goal, ladder))
     for probes in ladder[start::2]:
+        found = None
         for oversample in OVERSAMPLES:
             if not _holds(looking := index.with_effort(Effort(probes, oversample, 0.0)), truths, goal):
                 break
-            index = looking
-        if index.effort.probes == probes:
-            return index
+            found = looking
+        if found is not None:
+            return found
     return index.with_effort(Effort(ladder[-1], OVERSAMPLES[0], 0.0))
 
 

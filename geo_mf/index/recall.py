@@ -17,7 +17,7 @@ DEPTHS = (10, 100)
 
 def norm_groups(vectors: np.ndarray) -> np.ndarray:
     """int [n]: the tenth that a row's length falls in, 0 for the shortest rows."""
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
     return np.searchsorted(np.quantile(norms, np.arange(1, GROUPS) / GROUPS), norms, side="left")
 
 
@@ -74,9 +74,13 @@ class Truth:
         k = min(k, self.best.rows.shape[1])
         found, rows = index.search(self.queries, k, allowed), self.best.rows[:, :k]
         line = np.arange(len(rows), dtype=np.int64)[:, None] * (len(self.groups) + 1)
-        hit = np.isin(rows + line, found.rows + line) | (rows < 0)
-        last = self.best.scores[:, k - 1]
-        hit |= (found.scores[:, k - 1] >= last - 1e-5 * np.abs(last))[:, None]
+        hit = np.isin(rows + line, found.rows + line)
+        last = self.best.scores[:, k - 1 : k]
+        slack = 1e-5 * np.abs(last)
+        # Each found row that is none of `rows`, and yet as good as the last, stands for one that ties with the last.
+        others = (found.scores >= last - slack) & ~np.isin(found.rows + line, rows + line)
+        tied = ~hit & (self.best.scores[:, :k] <= last + slack)
+        hit |= tied & (np.cumsum(tied, axis=1) <= np.count_nonzero(others, axis=1)[:, None])
         return self.share(hit)
 
     def share(self, hit: np.ndarray) -> Recall:

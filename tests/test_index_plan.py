@@ -1,0 +1,210 @@
+"""The planner: what it chooses, and whether what it says of its choice is so."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from geo_mf.errors import InvalidInput
+from geo_mf.index.approximate import ApproximateIndex, Effort
+from geo_mf.index.exact import ExactIndex
+from geo_mf.index.faiss import FaissIndex
+from geo_mf.index.plan import EXACT, FEWEST_ROWS, Goal, Measured, choose, make
+from geo_mf.index.recall import Truth, norm_groups
+
+DIM = 24
+FAST = Goal(rate=1e9)  # so many queries a second that scoring all rows is out of the question
+
+
+def clustered(n: int, seed: int, lengths: float = 0.0) -> np.ndarray:
+    """float32 [n, DIM] about a hundred centres, of log-normal lengths."""
+    centres = np.random.default_rng(1).standard_normal((100, DIM)) * 1.5
+    rng = np.random.default_rng(seed)
+    rows = centres[rng.integers(0, 100, n)] + rng.standard_normal((n, DIM)) * 0.5
+    return (rows * np.exp(lengths * rng.standard_normal((n, 1)))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def planned() -> tuple[ApproximateIndex, Measured]:
+    vectors = clustered(20_000, 0, 0.4)
+    asked = {"clicks": clustered(300, 2), "mixed": clustered(200, 3) + clustered(200, 4)}
+    index, measured = make(vectors, asked, FAST)
+    assert isinstance(index, ApproximateIndex)
+    return index, measured
+
+
+def recall(index: ApproximateIndex, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> float:
+    hits = index.search(queries, k, allowed)
+    best = ExactIndex(index.vectors).search(queries, k, allowed)
+    assert (hits.counts == best.counts).all()
+    return float(np.mean([np.isin(b, h).mean() for h, b in zip(hits.rows, best.rows, strict=True)]))
+
+
+class TestChoice:
+    def test_few_rows_are_all_scored(self) -> None:
+        assert choose(0, 8, Goal()) == choose(20_000, 64, Goal()) == EXACT
+        for size in range(FEWEST_ROWS):
+            assert choose(size, 8, FAST) == EXACT
+
+    def test_cells_grow_with_the_rows(self) -> None:
+        cells = [int(choose(10**power, 128, FAST).split(",")[0][3:]) for power in range(3, 9)]
+        assert cells == sorted(cells)
+        assert cells[0] < cells[-1]
+        assert all(count & (count - 1) == 0 for count in cells)
+        assert all(10**power / count >= 20 for power, count in enumerate(cells, 3))
+
+    def test_little_memory_asks_for_smaller_codes(self) -> None:
+        codes = [
+            choose(10**6, 128, Goal(rate=1e4, memory=memory)).split(",")[1] for memory in (None, 10**8, 4 * 10**7, 1)
+        ]
+        assert codes == ["PQ68x4fs", "PQ68x4fs", "PQ34x4fs", "PQ17x4fs"]
+        assert choose(10**6, 128, Goal(rate=1e4, memory=4 * 10**7), 63).endswith("PQ32x4fs")
+
+    @pytest.mark.parametrize(
+        "bad",
+        [{"recall": 0.0}, {"recall": 1.1}, {"recall": -1}, {"recall": np.nan}, {"rate": 0}, {"rate": -5}]
+        + [{"rate": np.nan}, {"memory": -1}, {"memory": np.nan}],
+    )
+    def test_goals_that_mean_nothing_are_refused(self, bad: dict[str, float]) -> None:
+        with pytest.raises(InvalidInput, match="to reach is|to stay in is"):
+            Goal(**bad)  # pyright: ignore[reportArgumentType]
+
+
+class TestPlanned:
+    def test_cells_are_chosen_and_hold(self, planned: tuple[ApproximateIndex, Measured]) -> None:
+        index, measured = planned
+        assert measured.holds
+        assert measured.factory == choose(20_000, DIM, FAST)
+        assert set(measured.recall) == {"clicks", "mixed"}
+        assert measured.effort == index.effort
+        assert index.effort.probes < index.cells
+        assert measured.bytes == len(index.to_bytes())
+
+    @pytest.mark.parametrize("k", [10, 100])
+    def test_the_target_holds_on_fresh_queries(self, planned: tuple[ApproximateIndex, Measured], k: int) -> None:
+        """In each tenth by length too, but for a fluctuation: these queries are not those that were measured."""
+        index, _ = planned
+        groups = norm_groups(index.vectors)
+        for queries in (clustered(600, 12), clustered(600, 13) + clustered(600, 14)):
+            found = Truth.of(index.vectors, queries, groups).recall(index, k)
+            assert found.overall >= 0.95
+            assert found.worst >= 0.92
+
+    @pytest.mark.parametrize("share", [0.5, 0.05, 0.005])
+    def test_filters_leave_k_rows_and_the_recall(
+        self, planned: tuple[ApproximateIndex, Measured], share: float
+    ) -> None:
+        """Rows at random, and rows on one side or the other: `recall` checks that there are as many as there can be."""
+        index, _ = planned
+        assert 0 <= index.effort.exact_below <= 0.5
+        rng, queries = np.random.default_rng(7), clustered(200, 15)
+        along = index.vectors @ rng.standard_normal(DIM)
+        for allowed in (
+            rng.random(20_000) < share,
+            along >= np.quantile(along, 1 - share),
+            along <= np.quantile(along, share),
+        ):
+            assert recall(index, queries, 10, allowed) >= 0.95
+            looking = index.with_effort(replace(index.effort, exact_below=0.0))
+            assert recall(looking, queries, 10, allowed) > 0.5  # `recall` checks the counts here too
+
+    def test_what_is_told_is_json(self, planned: tuple[ApproximateIndex, Measured]) -> None:
+        told = planned[1].to_dict()
+        assert json.loads(json.dumps(told, allow_nan=False)) == told
+        assert told["target_holds"] is True
+        assert Effort(told["probes"], told["oversample"], told["exact_below"]) == planned[0].effort
+        assert min(told["recall_at_10"], told["recall_at_100"]) >= 0.95 - 0.01
+
+    def test_the_same_seed_gives_the_same_cells(self, planned: tuple[ApproximateIndex, Measured]) -> None:
+        again, measured = make(planned[0].vectors, {"clicks": clustered(300, 2)}, FAST)
+        assert measured.factory == planned[1].factory
+        assert isinstance(again, ApproximateIndex)
+        # Threads add up sums in an order of their own: as near as rounding.
+        best = clustered(50, 3)
+        rows = ExactIndex(planned[0].vectors).search(best, 10).rows
+        first, second = planned[0].cell_places(best, rows), again.cell_places(best, rows)
+        assert first is not None
+        assert second is not None
+        assert (first == second).mean() > 0.95
+
+
+class TestForced:
+    def test_a_target_that_is_missed_is_told(self) -> None:
+        """64 cells, all of them visited, and codes too coarse for the target: the most effort, and no secret."""
+        rng = np.random.default_rng(0)
+        vectors, asked = (rng.standard_normal((n, DIM)).astype(np.float32) for n in (4000, 100))
+        index, measured = make(vectors, {"any": asked}, Goal(recall=1.0), factory="IVF64,PQ4x4fs")
+        assert isinstance(index, ApproximateIndex)
+        assert not measured.holds
+        told = measured.to_dict()
+        assert told["target_holds"] is False
+        assert told["recall_at_10"] < 1
+        assert (told["probes"], told["oversample"]) == (64, 24.0)
+        json.dumps(told, allow_nan=False)
+
+    @pytest.mark.parametrize("factory", ["Flat", "HNSW16", "IVF16,Flat", "SQ8"])
+    @pytest.mark.parametrize("reduced", [False, True])
+    def test_any_kind_can_be_named(self, factory: str, reduced: bool) -> None:
+        vectors, asked = clustered(1500, 0), clustered(60, 2)
+        basis = np.linalg.qr(np.random.default_rng(0).standard_normal((DIM, 8)))[0].astype(np.float32)
+        index, measured = make(vectors, {"any": asked}, Goal(), factory=factory, basis=basis if reduced else None)
+        assert measured.factory == factory
+        assert measured.dims == (8 if reduced else DIM)
+        assert isinstance(index, FaissIndex) == (factory == EXACT and not reduced)
+        assert measured.holds or reduced
+        assert index.search(asked, 10).counts.tolist() == [10] * 60
+
+    def test_what_faiss_cannot_make_is_refused(self) -> None:
+        for factory in ("nonsense", "IVF64,SQ8", "LSH", ""):
+            if factory:
+                with pytest.raises(InvalidInput, match="or name another factory string"):
+                    make(clustered(30, 0), {"any": clustered(5, 1)}, Goal(), factory=factory)
+        with pytest.raises(InvalidInput, match="of 0 rows"):
+            make(np.zeros((0, DIM), np.float32), {}, Goal(), factory="IVF4,SQ8")
+
+
+class TestExactAfterAll:
+    def test_where_cells_do_not_pay(self) -> None:
+        """Nothing lies near anything: most cells have to be visited, and one product over all rows is faster."""
+        rng = np.random.default_rng(0)
+        vectors, asked = (rng.standard_normal((n, DIM)).astype(np.float32) for n in (3000, 100))
+        index, measured = make(vectors, {"any": asked}, FAST)
+        assert isinstance(index, FaissIndex)
+        assert (measured.factory, measured.effort, measured.bytes, measured.holds) == (EXACT, None, 0, True)
+        assert measured.to_dict()["recall_at_10"] == 1
+
+    def test_where_nothing_was_measured(self) -> None:
+        for asked in ({}, {"none": np.zeros((0, DIM), np.float32)}):
+            index, measured = make(clustered(3000, 0), asked, FAST)
+            assert isinstance(index, FaissIndex)
+            assert measured.recall == {}
+            json.dumps(measured.to_dict(), allow_nan=False)
+
+    def test_where_cells_exceed_the_memory(self) -> None:
+        index, measured = make(clustered(20_000, 0), {"any": clustered(100, 2)}, Goal(rate=1e9, memory=1000))
+        assert isinstance(index, FaissIndex)
+        assert measured.bytes == 0
+
+    @pytest.mark.parametrize("goal", [Goal(), FAST])
+    @pytest.mark.parametrize("n", [0, 1, 3, 159, 161, 400])
+    def test_of_few_rows(self, n: int, goal: Goal) -> None:
+        asked = clustered(12, 1)
+        index, measured = make(clustered(n, 0), {"any": asked, "none": asked[:0]}, goal)
+        assert index.search(asked, 10).counts.tolist() == [min(10, n)] * 12
+        assert measured.holds
+        told = measured.to_dict()
+        assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+    @pytest.mark.parametrize("factory", [None, "IVF16,SQ8", "HNSW8", "IVF8,PQ16x4fs"])
+    @pytest.mark.parametrize("row", [0.0, 1.0])
+    def test_of_rows_and_queries_that_are_all_alike(self, factory: str | None, row: float) -> None:
+        """Any ten rows are the best ten; queries of length zero say nothing either."""
+        vectors = np.full((800, DIM), row, np.float32)
+        asked = {"zero": np.zeros((5, DIM), np.float32), "one": np.ones((5, DIM), np.float32)}
+        index, measured = make(vectors, asked, FAST, factory=factory)
+        assert measured.holds
+        hits = index.search(asked["one"], 20)
+        assert hits.counts.tolist() == [20] * 5
+        assert (hits.scores == row * DIM).all()
+        json.dumps(measured.to_dict(), allow_nan=False)
