@@ -139,9 +139,7 @@ class ApproximateIndex:
         """
         vectors, norm = valid_vectors(vectors)
         far: list[np.ndarray] = []
-        unit = np.float32(max(norm, self.norm)) or np.float32(
-            1
-        )  # squares of very long or short rows do not fit float32
+        unit = np.float32(max(norm, self.norm) or 1)  # squares of very long or short rows do not fit float32
         for start in range(0, len(vectors), ROWS_AT_ONCE):
             new, old = vectors[start : start + ROWS_AT_ONCE], self.vectors[start : start + ROWS_AT_ONCE]
             apart, length = (np.square(rows / unit).sum(axis=1) for rows in (new - old, old))
