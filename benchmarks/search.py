@@ -81,7 +81,7 @@ def factors(chosen: argparse.Namespace) -> list[tuple[str, float, float]]:
     planning, asked = np.split(made.users, [chosen.queries])
     tenth = np.argsort(np.argsort(made.popularity)) * 10 // chosen.items
     start = time.perf_counter()
-    index, measured = make(made.items, {"users": planning}, Goal(chosen.recall))
+    index, measured = make(made.items, {"users": planning}, Goal(chosen.recall), popularity=made.popularity)
     print(f"\n== {chosen.items:,} x {chosen.factors}, lengths log-normal ({synthetic.SPREAD}) ==")
     print(f"planned in {time.perf_counter() - start:.0f} s: {measured.to_dict()}")
     best = scan(asked, made.items, 100)[0]
@@ -182,7 +182,9 @@ def blended(chosen: argparse.Namespace) -> None:
     basis = text_basis(made.texts, dims)
     print(f"\n== {chosen.items:,} x ({chosen.factors} factors + {chosen.text} text, looked for in {dims}) ==")
     start = time.perf_counter()
-    index, measured = make(rows, planning, Goal(chosen.recall), basis=vector_basis(chosen.factors, basis))
+    index, measured = make(
+        rows, planning, Goal(chosen.recall), basis=vector_basis(chosen.factors, basis), popularity=made.popularity
+    )
     print(f"planned in {time.perf_counter() - start:.0f} s: {measured.to_dict()}")
     for a, b in BLENDS:
         asked = queries(slice(chosen.queries, chosen.queries + 2000), a, b)

@@ -18,7 +18,7 @@ from geo_mf.errors import InvalidInput
 from geo_mf.index.approximate import ApproximateIndex, Effort
 from geo_mf.index.exact import Hits
 from geo_mf.index.faiss import FaissIndex
-from geo_mf.index.recall import DEPTHS, Recall, Truth, norm_groups
+from geo_mf.index.recall import DEPTHS, Recall, Truth, norm_groups, tenths
 from geo_mf.index.scan import scan_rows
 
 __all__ = ["EXACT", "Goal", "Measured", "choose", "make"]
@@ -32,8 +32,8 @@ OVERSAMPLES = (24.0, 12.0, 6.0, 3.0, 1.5)
 FEWEST_PROBES = 8
 FEWEST_ROWS = 160  # four cells of 40
 WORTH_LOOKING = 1 / 24
-"""Share of the vectors' bytes from which on looking at some cells is no faster than one matrix product over all: on 10^6
-rows of 128 the product takes 1.2 ms a query of a batch, and codes are read at 1/50 of the bytes in .6."""
+"""Share of the vectors' bytes from which on looking at some cells is no faster than one matrix product over all: on
+10^6 rows of 128 the product takes 1.2 ms a query of a batch, and codes are read at 1/50 of the bytes in .6."""
 SHARES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 TIMED_QUERIES = 10
 
@@ -44,7 +44,7 @@ class Goal:
 
     Attributes:
         recall: share of the true 10 and of the true 100 best rows that it finds, for each kind of query and in each
-            tenth of the rows by length.
+            tenth of the rows by popularity.
         rate: queries a second that one core should answer. Where scoring all rows does that, nothing else is built.
         memory: bytes that it may take beside the vectors; None sets no limit.
     """
@@ -130,6 +130,7 @@ def make(
     *,
     factory: str | None = None,
     basis: np.ndarray | None = None,
+    popularity: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[FaissIndex | ApproximateIndex, Measured]:
     """Make the index for these rows, and measure it.
@@ -140,6 +141,7 @@ def make(
         goal: what it has to do.
         factory: a Faiss factory string, instead of the planner's choice; then a target that is missed is only reported.
         basis: float32 [dim, r], orthonormal: candidates are looked for among rows reduced to it.
+        popularity: [size], by whose tenths the target has to hold; None takes the rows' lengths for it.
         seed: of the training.
 
     Raises:
@@ -149,7 +151,7 @@ def make(
     wanted = factory or choose(len(vectors), vectors.shape[1], goal, None if basis is None else basis.shape[1])
     truths: dict[str, Truth] = {}
     if len(vectors):
-        groups = norm_groups(vectors)
+        groups = norm_groups(vectors) if popularity is None else tenths(popularity)
         truths = {name: Truth.of(vectors, asked, groups) for name, asked in queries.items() if len(asked)}
     if factory is None and not truths:
         wanted = EXACT  # nothing would tell what cells find

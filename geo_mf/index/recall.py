@@ -8,17 +8,21 @@ import numpy as np
 from geo_mf.index.exact import Hits, VectorIndex
 from geo_mf.index.scan import scan
 
-__all__ = ["GROUPS", "Recall", "Truth", "norm_groups"]
+__all__ = ["GROUPS", "Recall", "Truth", "norm_groups", "tenths"]
 
 GROUPS = 10
 FEWEST_PAIRS = 200  # a tenth with fewer true rows than this says too little: .95 of 200 is known to .015
 DEPTHS = (10, 100)
 
 
+def tenths(values: np.ndarray) -> np.ndarray:
+    """int [n]: the tenth that each value falls in, 0 for the smallest; equal values fall in the same."""
+    return np.searchsorted(np.quantile(values, np.arange(1, GROUPS) / GROUPS), values, side="left")
+
+
 def norm_groups(vectors: np.ndarray) -> np.ndarray:
-    """int [n]: the tenth that a row's length falls in, 0 for the shortest rows."""
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-    return np.searchsorted(np.quantile(norms, np.arange(1, GROUPS) / GROUPS), norms, side="left")
+    """int [n]: the tenth that a row's length falls in."""
+    return tenths(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,10 @@ def indexed(now: Snapshot, wanted: Wanted, seed: int = 0) -> Snapshot:
     if dims < dim and (factory != EXACT or wanted.text_dims is not None):
         basis = reduction.text_basis(now.embeddings, dims)
     whole = None if basis is None else reduction.vector_basis(now.item_factors.shape[1], basis)
-    index, measured = plan.make(vectors, _queries(now), goal, factory=wanted.factory, basis=whole, seed=seed)
+    popularity = np.bincount(now.history.indices, minlength=len(vectors))
+    index, measured = plan.make(
+        vectors, _queries(now), goal, factory=wanted.factory, basis=whole, popularity=popularity, seed=seed
+    )
     told = measured.to_dict()
     if basis is not None and measured.effort is not None:
         told["text_kept"] = round(reduction.kept(now.embeddings, basis), 4)
