@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import geo_mf as gm
 from geo_mf.cli.app import app
-from geo_mf.errors import InvalidInput, UnknownId
+from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
 from geo_mf.index.approximate import ApproximateIndex
 from geo_mf.index.living import LivingIndex
 from geo_mf.store.binding import load, save
@@ -112,6 +112,16 @@ def test_a_planned_index_answers_comes_back_and_lives(kind: dict[str, Any], tmp_
     save(again, tmp_path / "index")
     assert not isinstance(load(tmp_path / "index").index, LivingIndex)
     assert "late" in load(tmp_path / "index").recommend(text="once more", k=3).ids
+
+
+def test_what_faiss_parses_is_hashed_even_where_the_rest_is_not(tmp_path: Path) -> None:
+    made(tmp_path / "index", index="IVF2,SQ8")
+    codes = next((tmp_path / "index").glob("v*/index.faiss"))
+    data = bytearray(codes.read_bytes())
+    data[len(data) // 2] ^= 1
+    codes.write_bytes(bytes(data))
+    with pytest.raises(IncompatibleIndex, match=r"index\.faiss is damaged: expected SHA-256"):
+        load(tmp_path / "index", check="quick")
 
 
 def test_a_kind_that_faiss_does_not_know_is_named() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from geo_mf.errors import InvalidInput
 from geo_mf.index.exact import Hits, SearchLimits, VectorIndex, valid_vectors
 from geo_mf.index.faiss import FaissIndex
 
@@ -66,8 +67,11 @@ def changed(index: VectorIndex, rows: np.ndarray, vectors: np.ndarray, size: int
         size: rows after the write.
 
     Raises:
-        InvalidInput: a vector is not finite.
+        InvalidInput: a vector is not finite, or a row after the last is missing.
     """
+    missing = np.setdiff1d(np.arange(index.size, size), rows)
+    if len(missing):
+        raise InvalidInput(f"row {missing[0]} is new in an index of {index.size} rows, and no vector was given for it")
     vectors, _ = valid_vectors(vectors)
     main = index
     if isinstance(index, LivingIndex):

@@ -213,9 +213,11 @@ def _holds(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> 
 
 
 def _exact_below(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> float:
-    """The share of allowed rows at which scoring them all is faster than searching, or searching finds too few."""
+    """The share of allowed rows below which scoring them all is faster than searching, or searching finds too few: half
+    way, in powers, between the first share where that was so and the last where it was not."""
     if not truths:
         return SHARES[0]
+    last = 1.0
     vectors, rng = index.vectors, np.random.default_rng(0)
     truth = next(iter(truths.values()))
     asked = truth.queries[: 5 * TIMED_QUERIES]
@@ -227,14 +229,15 @@ def _exact_below(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goa
         for allowed in (rng.random(index.size) < share, along >= np.quantile(along, 1 - share)):
             chosen = np.flatnonzero(allowed)
             if len(chosen) <= DEPTHS[0]:
-                return share
+                return float(np.sqrt(last * share))
             best = Hits.best(*scan_rows(asked, vectors, chosen, DEPTHS[0]), DEPTHS[0])
             found = Truth(asked, best, truth.groups).recall(looking, DEPTHS[0], allowed)
             exactly = _median_ms(lambda one, c=chosen: scan_rows(one, vectors, c, DEPTHS[0]), asked)
             if found.overall < goal.recall or exactly < _median_ms(
                 lambda one, mask=allowed: looking.search(one, DEPTHS[0], mask), asked
             ):
-                return share
+                return float(np.sqrt(last * share))
+        last = share
     return 0.0
 
 

@@ -11,7 +11,7 @@ from geo_mf.index.scan import scan
 __all__ = ["GROUPS", "Recall", "Truth", "norm_groups", "tenths"]
 
 GROUPS = 10
-FEWEST_PAIRS = 200  # a tenth with fewer true rows than this says too little: .95 of 200 is known to .015
+FEWEST_PAIRS = 100  # a tenth with fewer true rows than this says too little: .95 of 100 is known to .022
 DEPTHS = (10, 100)
 
 

@@ -1,5 +1,6 @@
 """A Recommender as the contents of an artefact, and back."""
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from geo_mf.living.indexing import Wanted, indexed
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
 from geo_mf.store.contents import Contents, StoredTable
-from geo_mf.store.layout import REMEDY
+from geo_mf.store.layout import REMEDY, Manifest
 from geo_mf.store.reading import Check, read_version
 from geo_mf.store.writing import publish
 from geo_mf.text.encoder import TextEncoder, encoder_from_spec
@@ -93,6 +94,8 @@ def load(
     items, users = _ids(contents.stored("item_ids")), _ids(contents.stored("user_ids"))
     factors, embeddings = contents.array("item_factors"), contents.array("embeddings")
     size, dim = len(items), factors.shape[1] + embeddings.shape[1] + 1
+    if meta.get("index", {}).get("kind") == "approximate":
+        _check_codes(contents, manifest)
     now = Snapshot(
         users=users,
         catalog=_catalog(items, contents, meta["catalog"]),
@@ -119,6 +122,16 @@ def load(
         card=meta["card"] | {"version": manifest.version, "created": manifest.created.isoformat()},
     )
     return Recommender(now)
+
+
+def _check_codes(contents: Contents, manifest: Manifest) -> None:
+    """Hash the file that Faiss is going to parse, also where the others are not hashed: it trusts what it reads."""
+    name = "index.faiss"
+    found, expected = hashlib.sha256(contents.blob("index")).hexdigest(), manifest.files[name].sha256
+    if found != expected:
+        raise IncompatibleIndex(
+            f"{contents.folder / name} is damaged: expected SHA-256 {expected}, found {found}. {REMEDY}"
+        )
 
 
 def _meta(now: Snapshot) -> dict[str, Any]:
