@@ -178,7 +178,7 @@ def blended(chosen: argparse.Namespace) -> None:
         return np.pad(np.concatenate(parts, axis=1), ((0, 0), (0, 1))).astype(np.float32)
 
     planning = {f"{a:g}, {b:g}": queries(slice(0, 300), a, b) for a, b in BLENDS}
-    dims = chosen.text // 2
+    dims = 2 * chosen.text // 3
     basis = text_basis(made.texts, dims)
     print(f"\n== {chosen.items:,} x ({chosen.factors} factors + {chosen.text} text, looked for in {dims}) ==")
     start = time.perf_counter()

@@ -19,7 +19,7 @@ from geo_mf.index.approximate import ApproximateIndex, Effort
 from geo_mf.index.exact import Hits
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.index.recall import DEPTHS, Recall, Truth, norm_groups, tenths
-from geo_mf.index.scan import scan_rows
+from geo_mf.index.scan import scan, scan_rows
 
 __all__ = ["EXACT", "Goal", "Measured", "choose", "make"]
 
@@ -36,6 +36,7 @@ WORTH_LOOKING = 1 / 24
 10^6 rows of 128 the product takes 1.2 ms a query of a batch, and codes are read at 1/50 of the bytes in .6."""
 SHARES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 TIMED_QUERIES = 10
+SOME_QUERIES = 50
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def make(
         queries: float32 [q, dim] of each kind that will be asked; the target has to hold for every one.
         goal: what it has to do.
         factory: a Faiss factory string, instead of the planner's choice; then a target that is missed is only reported.
-        basis: float32 [dim, r], orthonormal: candidates are looked for among rows reduced to it.
+        basis: float32 [dim, r], orthonormal: candidates are looked for among rows reduced to it; not where the planner
+            chooses and the target could not hold for it.
         popularity: [size], by whose tenths the target has to hold; None takes the rows' lengths for it.
         seed: of the training.
 
@@ -148,11 +150,13 @@ def make(
         InvalidInput: vectors that cannot be indexed, or Faiss cannot make the named index of them.
     """
     began = time.perf_counter()
-    wanted = factory or choose(len(vectors), vectors.shape[1], goal, None if basis is None else basis.shape[1])
     truths: dict[str, Truth] = {}
     if len(vectors):
         groups = norm_groups(vectors) if popularity is None else tenths(popularity)
         truths = {name: Truth.of(vectors, asked, groups) for name, asked in queries.items() if len(asked)}
+    if factory is None and basis is not None and not _keeps(vectors, basis, truths, goal):
+        basis = None
+    wanted = factory or choose(len(vectors), vectors.shape[1], goal, None if basis is None else basis.shape[1])
     if factory is None and not truths:
         wanted = EXACT  # nothing would tell what cells find
     if wanted != EXACT or (factory is not None and basis is not None):
@@ -164,6 +168,18 @@ def make(
             return index, measured
     exact = FaissIndex(vectors)
     return exact, _measured(exact, EXACT, truths, goal, began)
+
+
+def _keeps(vectors: np.ndarray, basis: np.ndarray, truths: Mapping[str, Truth], goal: Goal) -> bool:
+    """Whether the true rows are among the candidates that a search of all reduced rows would give."""
+    wanted = min(len(vectors), Effort(oversample=OVERSAMPLES[0]).candidates(DEPTHS[-1]))
+    reduced = vectors @ basis
+    for truth in truths.values():
+        candidates = scan(truth.queries[:SOME_QUERIES] @ basis, reduced, wanted)[0]
+        best = truth.best.rows[:SOME_QUERIES]
+        if np.mean([np.isin(mine, theirs).mean() for mine, theirs in zip(best, candidates, strict=True)]) < goal.recall:
+            return False
+    return True
 
 
 def _share(index: ApproximateIndex) -> float:
@@ -178,7 +194,9 @@ def _raised(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) ->
     start = 0
     for truth in truths.values():
         start = max(start, _covering(index, truth, goal, ladder))
-    for probes in ladder[start::2]:
+    # Where cells hold enough and the search finds too little, it is for the codes, and more cells help a little at most.
+    rungs = ladder[start::2][:5] if start else ladder[::2]
+    for probes in rungs:
         found = None
         for oversample in OVERSAMPLES:
             if not _holds(looking := index.with_effort(Effort(probes, oversample, 0.0)), truths, goal):
@@ -186,7 +204,7 @@ def _raised(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) ->
             found = looking
         if found is not None:
             return found
-    return index.with_effort(Effort(ladder[-1], OVERSAMPLES[0], 0.0))
+    return index.with_effort(Effort(rungs[-1], OVERSAMPLES[0], 0.0))
 
 
 def _covering(index: ApproximateIndex, truth: Truth, goal: Goal, ladder: list[int]) -> int:
