@@ -194,7 +194,7 @@ def _raised(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) ->
     start = 0
     for truth in truths.values():
         start = max(start, _covering(index, truth, goal, ladder))
-    # Where cells hold enough and the search finds too little, it is for the codes, and more cells help a little at most.
+    # Where cells hold enough and the search finds too little, it is for the codes: more cells help a little at most.
     rungs = ladder[start::2][:5] if start else ladder[::2]
     for probes in rungs:
         found = None
