@@ -27,7 +27,10 @@ PRIOR: Mapping[str, Values] = {"prior_regularization": (0.1, 100.0)}
 """Searched besides, where there are texts."""
 
 LOGARITHMIC = ("factors", "regularization", "unobserved_weight", "prior_regularization")
-FIXED = ("attributes", "encoder", "cache", "learn_blend", "cold_share", "threads", "seed")
+FIXED = (
+    *("attributes", "encoder", "cache", "learn_blend", "cold_share"),
+    *("index", "recall", "text_dims", "threads", "seed"),
+)
 """Settings that are matters of the machine or of the texts, or that say nothing about the factors."""
 SEARCHABLE = tuple(name for name in BuildConfig.model_fields if name not in FIXED)
 

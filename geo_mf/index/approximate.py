@@ -264,8 +264,9 @@ class ApproximateIndex:
         buffer = np.frombuffer(data, np.uint8)
         with _deserialization, _limited(buffer.nbytes):
             try:
-                reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(buffer), buffer.nbytes)
-                index = faiss.read_index(reader, faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
+                index = faiss.read_index(
+                    faiss.ZeroCopyIOReader(faiss.swig_ptr(buffer), buffer.nbytes), faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
+                )
             except (RuntimeError, MemoryError) as error:
                 raise IncompatibleIndex(f"Faiss cannot read the index: {error}. Build it again.") from error
         expected = len(vectors), lift.width(vectors.shape[1])
