@@ -7,18 +7,13 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy import sparse
 
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.clicks import Clicks
-from geo_mf.data.ids import IdMap, IdValues
+from geo_mf.data.ids import IdValues
 from geo_mf.data.interactions import Interactions
 from geo_mf.data.more import read_more
 from geo_mf.data.read import Source, read_interactions
-from geo_mf.factorize.ials import Objective
-from geo_mf.geometry.blend import Blend
-from geo_mf.geometry.predictor import Predictor
-from geo_mf.index.exact import VectorIndex
 from geo_mf.living import compacting, items, refit, users
 from geo_mf.living.changes import ItemChanges, RefitReport, UserChanges
 from geo_mf.living.record import Record
@@ -27,12 +22,12 @@ from geo_mf.recommendations import Recommendation, Recommendations
 from geo_mf.rerank.pool import Reranker
 from geo_mf.snapshot import Snapshot, Space
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
-from geo_mf.text.encoder import TextEncoder
+from geo_mf.view import View
 
 __all__ = ["Recommender", "Space"]
 
 
-class Recommender:
+class Recommender(View):
     """An index to ask, and to change while others ask.
 
     Each request, and each attribute that is read, works on the snapshot of the moment it began. Who reads several
@@ -332,98 +327,3 @@ class Recommender:
             f"{f', {removed:,} removed' if removed else ''}; "
             f"{now.item_factors.shape[1]} factors + {now.embeddings.shape[1]} text dimensions)"
         )
-
-    @property
-    def users(self) -> IdMap:
-        """Ids of the known users."""
-        return self.now.users
-
-    @property
-    def catalog(self) -> Catalog:
-        """The items: ids, texts, attributes."""
-        return self.now.catalog
-
-    @property
-    def history(self) -> sparse.csr_array:
-        """float32 CSR [users, items], the weights that the factors were fitted to."""
-        return self.now.history
-
-    @property
-    def user_factors(self) -> np.ndarray:
-        """float32 [users, K]."""
-        return self.now.user_factors
-
-    @property
-    def item_factors(self) -> np.ndarray:
-        """float32 [items, K]."""
-        return self.now.item_factors
-
-    @property
-    def embeddings(self) -> np.ndarray:
-        """float32 [items, dim], unit length; a zero row for an item without text."""
-        return self.now.embeddings
-
-    @property
-    def prior(self) -> Predictor:
-        """From features (text and attributes) to factors."""
-        return self.now.prior
-
-    @property
-    def objective(self) -> Objective:
-        """The factorization's objective."""
-        return self.now.objective
-
-    @property
-    def touches(self) -> np.ndarray:
-        """float32 [items], how often each was touched of late."""
-        return self.now.touches
-
-    @property
-    def trend(self) -> np.ndarray:
-        """float32 [items], the standard score of the touches."""
-        return self.now.trend
-
-    @property
-    def blend(self) -> Blend:
-        """Scale of the text part, default weights, weight of the trend."""
-        return self.now.blend
-
-    @property
-    def encoder(self) -> TextEncoder:
-        """What turns a typed text into an embedding."""
-        return self.now.encoder
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the encoder that made `embeddings`."""
-        return self.now.fingerprint
-
-    @property
-    def index(self) -> VectorIndex:
-        """Over `vectors`."""
-        return self.now.index
-
-    @property
-    def card(self) -> Mapping[str, Any]:
-        """What was built, from what, and how good it is (JSON)."""
-        return self.now.card
-
-    @property
-    def vectors(self) -> np.ndarray:
-        """float32 [items, K + dim + 1], the indexed rows."""
-        return self.now.vectors
-
-    @property
-    def cold(self) -> np.ndarray:
-        """bool [items]: nobody has touched the item."""
-        return self.now.cold
-
-    @property
-    def live(self) -> np.ndarray:
-        """bool [items], False for an item that was removed: it keeps its row, and is in no answer."""
-        return self.now.live
-
-    @property
-    def titles(self) -> list[str]:
-        """What to call each item."""
-        return self.now.titles

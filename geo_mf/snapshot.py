@@ -316,7 +316,7 @@ class Snapshot:
         return self.catalog.mask(where) & self.live
 
     def _live_row(self, item: Any) -> int:
-        row = _row(self.catalog.items, item, "item")
+        row = self.catalog.items.row(item, "item")
         if not self.live[row]:
             raise UnknownId(f"item: {item!r} was removed from this index; add_items brings it back")
         return row
@@ -324,7 +324,7 @@ class Snapshot:
     def _history(self, user: Any, history: Clicks | None) -> tuple[np.ndarray, np.ndarray]:
         rows, clicks = np.zeros(0, np.int64), np.zeros(0, np.float32)
         if user is not None:
-            at = _row(self.users, user, "user")
+            at = self.users.row(user, "user")
             span = slice(self.history.indptr[at], self.history.indptr[at + 1])
             rows, clicks = self.history.indices[span].astype(np.int64), self.history.data[span]
         if history is None:
@@ -352,9 +352,10 @@ class Snapshot:
 
     def explain(self, item: Any, query: Query) -> Recommendation:
         """One item's score for a query, with every reason."""
-        row = _row(self.catalog.items, item, "item")
-        score = np.asarray([query.vector[0] @ self.vectors[row]])
-        return self._explained(query, np.asarray([row]), score, None)[0]
+        row = self.catalog.items.row(item, "item")
+        at = np.asarray([row])
+        vector = blend.vectors(self.item_factors[at], self.embeddings[at], self.trend[at], self.blend)
+        return self._explained(query, at, vector @ query.vector[0], None)[0]
 
     def _explained(
         self, query: Query, found: np.ndarray, scores: np.ndarray, reasons: int | None
@@ -395,10 +396,3 @@ class Snapshot:
             Recommendation(id, title, score, factor, word, cold, why)
             for (id, title, cold, score, factor, word), why in zip(zip(*columns, strict=True), reasons, strict=True)
         )
-
-
-def _row(ids: IdMap, id: Any, kind: str) -> int:
-    try:
-        return ids.row(id)
-    except UnknownId as error:
-        raise UnknownId(f"{kind}: {error}") from error

@@ -39,7 +39,7 @@ def tune(
         compiled.keep()
     from geo_mf.evaluation.tune import tune as search
     from geo_mf.evaluation.tuning import WARNING
-    from geo_mf.factorize.persistence import replace
+    from geo_mf.files import replace
 
     config = settings.config()
     listed, catalog, unlisted = sources.read_listed(output)

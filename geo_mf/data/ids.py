@@ -118,12 +118,16 @@ class IdMap:
         shown = ", ".join(repr(value) for value in self._ids[:3].to_pylist())
         return f"IdMap({len(self)} {_noun(self.type)}: {shown}{', ...' if len(self) > 3 else ''})"
 
-    def row(self, id: object) -> int:
-        """The row of one id. Raises UnknownId, which says so when the id is known under another type."""
+    def row(self, id: object, kind: str = "") -> int:
+        """The row of one id.
+
+        Raises:
+            UnknownId: it begins with `kind` ("user", "item"), and says so when the id is known under another type.
+        """
         key = self._key(id)
         row = None if key is None else self._dict().get(key)
         if row is None:
-            raise UnknownId(f"unknown id {_short(id)}{self._hint(id)}")
+            raise UnknownId(f"{kind and f'{kind}: '}unknown id {_short(id)}{self._hint(id)}")
         return row
 
     def rows(self, ids: IdValues) -> np.ndarray:

@@ -3,7 +3,6 @@
 Importing this module imports optuna, which may not be there.
 """
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 from geo_mf.errors import DoesNotFit, FitDiverged, InvalidInput, MissingExtra
 from geo_mf.evaluation.space import Space
 from geo_mf.evaluation.tuning import TrialRecord
+from geo_mf.files import lock
 
 try:
     import optuna
@@ -61,7 +61,11 @@ def opened(path: Path | None, search: Mapping[str, str]) -> Iterator[Study]:
             yield optuna.create_study(direction="maximize", pruner=pruner)
             return
         with path.open("a+b") as file:
-            _lock(file, path)
+            lock(
+                file.fileno(),
+                path,
+                f"another process is searching in {path}: wait until it has finished, or give another path",
+            )
             _mend(file, path)
             storage = _storage(path)
             begun = NAME in (one.study_name for one in storage.get_all_studies())
@@ -165,15 +169,6 @@ class _Journal(journal.JournalFileBackend):
             super().append_logs(logs)
         except OSError as error:
             raise OSError(error.errno, error.strerror, self._file_path) from error
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InvalidInput(
-            f"another process is searching in {path}: wait until it has finished, or give another path"
-        ) from error
 
 
 def _mend(file: BinaryIO, path: Path) -> None:

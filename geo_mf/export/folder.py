@@ -8,7 +8,6 @@ Readers of such folders (pyarrow, Spark) pass over names that begin with "_" or 
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geo_mf.errors import InvalidInput
-from geo_mf.factorize.persistence import replace
+from geo_mf.files import lock, replace, sync_folder
 
 JOB, DONE, KEY = "_job.json", "_SUCCESS", b"geo_mf"
 
@@ -136,7 +135,7 @@ class Folder:
     def _write(self, name: str, content: bytes) -> None:
         try:
             replace(self.path / name, content)
-            _sync(self.path)
+            sync_folder(self.path)
         except OSError as error:
             reason = f"cannot write: {error.strerror}; what is here is whole, and the same call goes on from it"
             raise OSError(error.errno or errno.EIO, reason, str(self.path / name)) from error
@@ -147,25 +146,16 @@ def part_name(number: int) -> str:
     return f"part-{number:05}.parquet"
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold the folder's lock; the kernel lets it go when the process ends, however it ends."""
+    """Hold the folder's lock."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InvalidInput(
-                f"another process is writing {path}: wait until it has finished, or give another folder"
-            ) from error
+        lock(
+            descriptor,
+            path,
+            f"another process is writing {path}: wait until it has finished, or give another folder",
+        )
         yield
     finally:
         os.close(descriptor)

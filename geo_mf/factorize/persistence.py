@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from geo_mf.errors import IncompatibleIndex
+from geo_mf.files import replace
 
 FORMAT = "2"
 KEY = "geo_mf"
@@ -25,20 +25,6 @@ def save(path: str | Path, kind: str, settings: dict[str, Any], arrays: dict[str
     header = {"format": FORMAT, "kind": kind, "settings": described, "sha256": _checksum(kind, described, arrays)}
     # One key, for safetensors writes several in any order, and the same model is to give the same bytes.
     replace(path, to_bytes(arrays, metadata={KEY: _json(header)}))
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file, the whole of it or nothing: an older one stays until the new one is safe."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,7 @@ class ApproximateIndex:
         found = _cells(self.faiss_index)
         return 0 if found is None else int(found.nlist)
 
-    @property
+    @cached_property
     def bytes_in_memory(self) -> int:
         """What the candidates are found in, in bytes; the vectors themselves come on top."""
         return len(self.to_bytes())

@@ -1,7 +1,6 @@
 """The writer's side of an artefact: publish a version, prune old ones."""
 
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -20,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from geo_mf.errors import IncompatibleIndex, InvalidInput
+from geo_mf.files import about, lock, sync_folder
 from geo_mf.store.layout import LAYOUT, SUFFIX, FileEntry, Kind, Manifest, Pointer
 from geo_mf.store.reading import verify
 
@@ -69,7 +69,7 @@ def publish(
             manifest = draft.model_copy(update={"version": version, "files": entries})
             pointer = Pointer(version, _write(staged / LAYOUT.manifest, [memoryview(manifest.to_bytes())]))
             _write(staged / LAYOUT.seal, [memoryview(pointer.to_bytes())])
-            _sync_folder(staged)
+            sync_folder(staged)
             os.rename(staged, root / version)
         _make_current(root, pointer)
     return version
@@ -108,7 +108,7 @@ def prune(root: str | os.PathLike[str], keep: int = 2) -> tuple[str, ...]:
 def _make_current(root: Path, pointer: Pointer) -> None:
     staged = root / f"{LAYOUT.temporary}{LAYOUT.current}"
     try:
-        _sync_folder(root)
+        sync_folder(root)
         _write(staged, [memoryview(pointer.to_bytes())])
         os.rename(staged, root / LAYOUT.current)
     except BaseException:
@@ -116,7 +116,7 @@ def _make_current(root: Path, pointer: Pointer) -> None:
         if not _may_be_current(root, pointer):  # an interrupt can arrive just after the rename
             _remove(root / pointer.version)
         raise
-    _sync_folder(root)
+    sync_folder(root)
 
 
 def _may_be_current(root: Path, pointer: Pointer) -> bool:
@@ -221,29 +221,11 @@ def _write(path: Path, parts: Sequence[memoryview]) -> str:
     return digest.hexdigest()
 
 
-def _sync_folder(path: Path) -> None:
-    with _about(path, "cannot sync this folder"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _about(path: Path, what: str) -> Iterator[None]:
-    """Calls on a descriptor do not name the file when they fail."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, f"{what}: {error.strerror}", str(path)) from error
-
-
 def _make_folder(path: Path) -> None:
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 @contextmanager
@@ -274,18 +256,16 @@ def _drop_dead_temporaries(root: Path) -> None:
 
 @contextmanager
 def _exclusive(root: Path) -> Iterator[None]:
-    """Hold the writers' lock; the kernel lets it go when the process ends, however it ends."""
+    """Hold the writers' lock."""
     path = root / LAYOUT.lock
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        try:
-            with _about(path, "cannot lock this file"):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InvalidInput(
-                f"another process is writing {root}: it holds {path}. Wait until it has finished and try again."
-            ) from error
+        lock(
+            descriptor,
+            path,
+            f"another process is writing {root}: it holds {path}. Wait until it has finished and try again.",
+        )
         yield
     finally:
-        with _about(path, "cannot close this file"):
+        with about(path, "cannot close this file"):
             os.close(descriptor)
