@@ -7,6 +7,8 @@ over both. Importing this package loads neither jax nor torch: each name below i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geo_mf.threads import from_environment
+
 if TYPE_CHECKING:
     from geo_mf.builder import BuildConfig, build
     from geo_mf.data.catalog import Catalog
@@ -42,8 +44,11 @@ if TYPE_CHECKING:
     from geo_mf.store import verify
     from geo_mf.store.binding import load, save
     from geo_mf.text.encoder import HashEncoder, SentenceEncoder
+    from geo_mf.threads import set_threads
 
 __version__ = "0.1.0"
+
+from_environment()  # before jax, torch and faiss are loaded: they read their variables then
 
 _HOME = {
     "DoesNotFit": "errors",
@@ -63,6 +68,7 @@ _HOME = {
     "IALS": "factorize.estimators",
     "HashEncoder": "text.encoder",
     "SentenceEncoder": "text.encoder",
+    "set_threads": "threads",
     "ExactIndex": "index.exact",
     "FaissIndex": "index.faiss",
     "MMR": "rerank.mmr",
@@ -127,6 +133,7 @@ __all__ = [
     "read_interactions",
     "recommend_all",
     "save",
+    "set_threads",
     "similar_items_all",
     "tune",
     "verify",

@@ -32,6 +32,7 @@ from geo_mf.store.binding import save
 from geo_mf.store.layout import LAYOUT
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
 from geo_mf.text.encoder import HashEncoder, SentenceEncoder, TextEncoder, distinct_texts
+from geo_mf.threads import limited
 
 
 @dataclass
@@ -75,6 +76,22 @@ def build(
     if out is not None:
         LAYOUT.checked_root(out)  # a bad name is told before the work, not after it
     clock = _Clock()
+    with limited(config.threads):
+        rec = _built(interactions, catalog, config, encoder, show_progress, clock)
+    if out is not None:
+        with clock.step("publish"):
+            save(rec, out)
+    return rec
+
+
+def _built(
+    interactions: Interactions,
+    catalog: Catalog | None,
+    config: BuildConfig,
+    encoder: TextEncoder | None,
+    show_progress: bool,
+    clock: _Clock,
+) -> Recommender:
     catalog = catalog if catalog is not None else Catalog.from_ids(interactions.items)
     data = training(interactions, catalog, config)
     matrix, datetimes = data.matrix, data.datetimes
@@ -136,11 +153,7 @@ def build(
     )
     with clock.step("index"):
         now = indexed(now, Wanted(config.index, config.recall, config.text_dims), config.seed)
-    rec = Recommender(now)
-    if out is not None:
-        with clock.step("publish"):
-            save(rec, out)
-    return rec
+    return Recommender(now)
 
 
 @dataclass(frozen=True, eq=False)

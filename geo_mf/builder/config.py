@@ -58,7 +58,7 @@ class BuildConfig(BaseModel):
     """Dimensions of the text in which candidates are looked for (PCA); they are scored by the whole text. None: up to
     128, and all where every item is scored."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Cores of the factorization, 0 for all."""
+    """Cores of a build, for its encoder, its fits and its index; 0 for all."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random choice."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from geo_mf import __version__
 from geo_mf.cli.output import Output
+from geo_mf.threads import available, chosen
 
 __all__ = ["doctor"]
 
@@ -32,7 +33,8 @@ def doctor(output: Output) -> None:
         "geo_mf": __version__,
         "python": sys.version.split()[0],
         "versions": {name: _version(name) for name in _PACKAGES},
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available(),
+        "threads": chosen() or "all cores",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
         "offline": _switched_on("HF_HUB_OFFLINE") or _switched_on("TRANSFORMERS_OFFLINE"),
         "devices": _devices(),

@@ -155,7 +155,7 @@ class Settings:
     text_dims: Annotated[
         int | None, typer.Option(min=1, help="Dimensions of the text in which the index looks for candidates.")
     ] = None
-    threads: Annotated[int, typer.Option(min=0, help="Cores of the factorization, 0 for all.")] = 0
+    threads: Annotated[int, typer.Option(min=0, help="Cores of a build, 0 for all.")] = 0
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0
 
     def config(self) -> "BuildConfig":

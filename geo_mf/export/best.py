@@ -9,7 +9,6 @@ so a query that has found k scores above that is done with all further tiles (LE
 2015). How much this saves depends on how much the lengths differ; the answer does not.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.index.exact import Hits
+from geo_mf.threads import count
 
 BLOCK = 256
 """Queries that meet a tile together."""
@@ -267,4 +267,4 @@ def _slots(exclude: sparse.csr_array, block: int) -> int:
 
 def threads() -> int:
     """Cores that this process may use; one where JAX computes elsewhere."""
-    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+    return count() if jax.default_backend() == "cpu" else 1

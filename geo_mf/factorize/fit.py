@@ -1,6 +1,5 @@
 """The loop of the implicit factorization: devices, threads, progress, divergence. The mathematics is in ials.py."""
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
+from geo_mf import threads as cores
 from geo_mf.errors import FitDiverged
 from geo_mf.factorize import ials
 from geo_mf.factorize.checkpoint import Checkpoint
@@ -149,7 +149,7 @@ def fit(
     items = _Side.of(columns, rows, settings.objective)
     if not all(np.isfinite(side.ridge).all() for side in (users, items)):
         raise FitDiverged(_diverged(settings))
-    threads = (settings.threads or len(os.sched_getaffinity(0))) if _on_cpu() else 1
+    threads = (settings.threads or cores.count()) if _on_cpu() else 1
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,

@@ -1,6 +1,5 @@
 """The loop of the explicit factorization: devices, threads, progress, divergence. The mathematics is in ratings.py."""
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
+from geo_mf import threads as cores
 from geo_mf.errors import FitDiverged
 from geo_mf.factorize import ratings
 from geo_mf.factorize.histories import Histories, prepare
@@ -113,7 +113,7 @@ def fit(
     w = _start(rows, settings.rank, scale * 0.01, random, objective.variational)
     h = _start(columns, settings.rank, 0.0, random, objective.variational)
     on_cpu = jax.default_backend() == "cpu"
-    threads = (settings.threads or len(os.sched_getaffinity(0))) if on_cpu else 1
+    threads = (settings.threads or cores.count()) if on_cpu else 1
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,

@@ -1,6 +1,5 @@
 """How long an epoch takes on this machine, as busy as it is now: a few of its own calls, tried on made-up numbers."""
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax.numpy as jnp
 import numpy as np
 
+from geo_mf import threads as cores
 from geo_mf.factorize import ials
 from geo_mf.factorize.fit import Settings
 from geo_mf.factorize.histories import Layout, Shape, Side
@@ -28,7 +28,7 @@ def epoch(layout: Layout, settings: Settings, features: int, uniform: bool) -> t
     Two shapes of each side are tried, and the dense products. `features` is how many numbers an item's features have,
     `uniform` whether all weights are equal.
     """
-    threads = settings.threads or len(os.sched_getaffinity(0))
+    threads = settings.threads or cores.count()
     with ThreadPoolExecutor(threads) as pool:
         sides = (layout.users, layout.items), (layout.items, layout.users)
         solving = [_solving(side, other, settings, (layout.capacity, uniform), pool, threads) for side, other in sides]

@@ -8,6 +8,7 @@ import faiss as _faiss
 import numpy as np
 
 from geo_mf.errors import InvalidInput
+from geo_mf.threads import chosen
 
 __all__ = ["openmp_threads", "rescore", "scan", "scan_rows", "valid_threads"]
 
@@ -94,13 +95,14 @@ def valid_threads(threads: int | None) -> int | None:
 
 @contextmanager
 def openmp_threads(threads: int | None, queries: int = 0) -> Iterator[None]:
-    """Run Faiss on this many threads; None leaves the process's setting alone. Neither counts for one query alone.
+    """Run Faiss on this many threads; None takes what `set_threads` chose, or leaves the process's setting alone.
+
+    Neither counts for one query alone.
 
     Faiss shares queries among threads. One query gains nothing from a second thread (10^5 x 129: 1.34 ms on one, 1.62
     where two are at hand), and where other work holds the second core, it waits for it: 16 ms.
     """
-    if queries == 1:
-        threads = 1
+    threads = 1 if queries == 1 else threads or chosen()
     if threads is None:
         yield
         return

@@ -211,7 +211,8 @@ class SentenceEncoder:
         """`model`: a local folder, a hub name, or None for the default.
 
         `device`: "cpu", "cuda", ...; None lets the library choose. `max_tokens`: how much of a text is read; None is
-        the model's own limit. `threads`: torch's threads, which are a setting of the whole process; None leaves them.
+        the model's own limit. `threads`: torch's threads, which are a setting of the whole process; None takes what
+        `set_threads` chose.
         Raises `InvalidInput` for a setting out of range or an unfit folder.
         """
         self._model_name = None if model is None else os.fspath(model)

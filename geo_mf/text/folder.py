@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from geo_mf.errors import InvalidInput, MissingExtra
+from geo_mf.threads import chosen
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -125,16 +126,17 @@ class ModelFolder:
     def open(self, device: str | None = None, threads: int | None = None) -> "SentenceTransformer":
         """The model, in float32, loaded from this folder alone and without running code that came with it.
 
-        `threads` sets torch's threads for the whole process; None leaves them. Raises `InvalidInput` when the weights
-        or the device cannot be used, `MissingExtra` without sentence-transformers.
+        `threads` sets torch's threads for the whole process; None takes what `set_threads` chose, or leaves them.
+        Raises `InvalidInput` when the weights or the device cannot be used, `MissingExtra` without
+        sentence-transformers.
         """
         try:
             with _quiet():
                 import torch
                 from sentence_transformers import SentenceTransformer
 
-                if threads is not None:
-                    torch.set_num_threads(threads)
+                if wanted := threads or chosen():
+                    torch.set_num_threads(wanted)
                 return SentenceTransformer(
                     str(self.path),
                     device=device,
