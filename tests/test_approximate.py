@@ -256,6 +256,46 @@ def test_an_index_follows_rows_that_move_a_little(scale: float) -> None:
         index.following(np.full((300, DIM), np.nan, np.float32))
 
 
+@every_kind
+@pytest.mark.parametrize("reduced", [False, True])
+@settings(max_examples=20)
+@given(data=st.data())
+def test_cells_absorb_rows_that_were_written(kind: str, reduced: bool, data: st.DataObject) -> None:
+    """The contract holds with no segment beside, each row stands in its cell once, and what was there before stays."""
+    shape = data.draw(st.sampled_from(["normal", "whole", "few", "half", "short"]))
+    before = built(kind, shape, max(60, (FEWEST | SLOW)[kind]), reduced)
+    index = opened(before) if data.draw(st.booleans()) else before
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    bytes_before, size = before.to_bytes(), before.size
+    more = int(rng.integers(0, 9))
+    rows = np.union1d(rng.permutation(size)[: rng.integers(0, size + 1)], np.arange(size, size + more))
+    vectors = np.concatenate([index.vectors, np.zeros((more, DIM), np.float32)])
+    vectors[rows] = numbers("normal", len(rows), rng) * np.float32(max(index.norm, 1e-30))
+    now = index.absorbing(vectors, rows)
+    assert index.to_bytes() == bytes_before
+    if now is None:
+        assert index.cells == 0 or kind.endswith("RFlat")
+        return
+    ids = faiss.try_extract_index_ivf(now.faiss_index).invlists
+    held = [faiss.rev_swig_ptr(ids.get_ids(at), ids.list_size(at)) for at in range(ids.nlist) if ids.list_size(at)]
+    assert sorted(np.concatenate(held).tolist()) == list(range(size + more))
+    call = data.draw(searches(now.size, now.norm))
+    check(now.search(**call), vectors, call)
+    if kind == "IVF16,Flat":
+        want = ExactIndex(vectors).search(**call)
+        got = now.with_effort(Effort(16, 40.0, 0.0)).search(**call)
+        assert (got.counts == want.counts).all()
+        bound = 1e-5 * now.norm * np.linalg.norm(call["queries"].astype(np.float64), axis=1)[:, None] + 1e-37
+        got_scores, want_scores = (np.where(hits.rows < 0, 0, hits.scores) for hits in (got, want))
+        assert (np.abs(got_scores - want_scores) <= bound).all()
+
+
+def opened(index: ApproximateIndex) -> ApproximateIndex:
+    """As it comes from a file: nothing of it may be written to."""
+    data = index.to_bytes()
+    return ApproximateIndex.from_bytes(data, index.vectors, index.lift, index.effort, norm=index.norm, threads=1)
+
+
 class TestBuilding:
     @pytest.mark.parametrize(
         "factory",

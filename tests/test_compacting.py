@@ -14,6 +14,7 @@ from geo_mf.cli.app import app
 from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
 from geo_mf.index.approximate import ApproximateIndex
 from geo_mf.index.living import LivingIndex
+from geo_mf.index.scan import faiss
 from geo_mf.store.binding import load, save
 
 KINDS: list[dict[str, Any]] = [{}, {"index": "IVF2,SQ8"}, {"index": "IVF2,SQ8", "text_dims": 4}, {"index": "HNSW8"}]
@@ -83,6 +84,29 @@ def test_the_command_publishes_a_version_without_them(tmp_path: Path) -> None:
     assert (told["version"], told["items"], told["forgotten"]) == ("v000003", SIZE + 1, 2)
     assert told["pruned"] == ["v000001", "v000002"]
     assert len(load(home).catalog) == SIZE + 1
+
+
+def test_publishing_absorbs_what_was_written_into_the_cells_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rec = made(tmp_path / "index", index="IVF2,SQ8")
+    before = load(tmp_path / "index")
+    before.remove_items(rec.catalog.items.take([0]))
+    before.add_items(_row("late"))
+    trained = []
+    monkeypatch.setattr("geo_mf.index.approximate._train", lambda *given: trained.append(given))
+    save(before, tmp_path / "index")
+    assert not trained
+    after = load(tmp_path / "index")
+    assert isinstance(after.index, ApproximateIndex)
+    assert after.card["index"]["factory"] == "IVF2,SQ8"
+    np.testing.assert_array_equal(after.index.vectors, before.vectors)
+    assert "late" in after.recommend(text="once more", k=3).ids
+    assert rec.catalog.items.take([0])[0] not in after.recommend(text="once more", k=50).ids
+    assert isinstance(rec.index, ApproximateIndex)
+    quantizers = [faiss.downcast_index(one.faiss_index.quantizer) for one in (rec.index, after.index)]
+    centres = [quantizer.reconstruct_n(0, 2) for quantizer in quantizers]
+    np.testing.assert_array_equal(*centres)
 
 
 @kinds

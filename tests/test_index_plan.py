@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from geo_mf.errors import InvalidInput
+from geo_mf.index import plan
 from geo_mf.index.approximate import ApproximateIndex, Effort
 from geo_mf.index.exact import ExactIndex
 from geo_mf.index.faiss import FaissIndex
-from geo_mf.index.plan import EXACT, FEWEST_ROWS, Goal, Measured, choose, make
+from geo_mf.index.plan import EXACT, FEWEST_ROWS, Goal, Measured, again, choose, make
 from geo_mf.index.recall import Truth, norm_groups
+from geo_mf.index.stored import files, opened
 
 DIM = 24
 FAST = Goal(rate=1e9)  # so many queries a second that scoring all rows is out of the question
@@ -127,6 +129,64 @@ class TestPlanned:
         assert first is not None
         assert second is not None
         assert (first == second).mean() > 0.95
+
+
+def test_what_was_planned_can_be_read_back(planned: tuple[ApproximateIndex, Measured]) -> None:
+    """With as few rows in a cell as the planner gives: Faiss's limits while it reads are relative to the file."""
+    index, _ = planned
+    assert index.size < 41 * index.cells
+    settings = files(index)[1]
+    read = opened(memoryview(index.to_bytes()), {"vectors": index.vectors}, settings, index.size, index.dim)
+    asked = clustered(50, 3)
+    assert (read.search(asked, 10).rows == index.search(asked, 10).rows).all()
+
+
+class TestChanged:
+    def test_an_index_that_absorbed_rows_is_measured_again(self, planned: tuple[ApproximateIndex, Measured]) -> None:
+        index, measured = planned
+        rows = np.arange(15_000, 23_000)
+        vectors = np.concatenate([index.vectors[:15_000], clustered(8000, 21, 0.4)])
+        asked = {"clicks": clustered(300, 2)}
+        absorbed = index.absorbing(vectors, rows)
+        assert absorbed is not None
+        found, told = again(absorbed, measured.factory, asked, FAST, np.arange(len(vectors)))
+        assert told.holds
+        assert told.factory == measured.factory
+        assert recall(found, asked["clicks"], 10) >= 0.95
+
+    def test_effort_is_raised_where_the_target_is_missed(self, planned: tuple[ApproximateIndex, Measured]) -> None:
+        index, measured = planned
+        lazy = index.with_effort(Effort(1, 1.0, 0.125))
+        popularity = np.arange(index.size)
+        found, told = again(lazy, measured.factory, {"clicks": clustered(300, 2)}, FAST, popularity)
+        assert told.holds
+        assert found.effort.probes > 1
+        assert found.effort.exact_below == 0.125
+
+    def test_cells_of_another_index_are_taken(self, planned: tuple[ApproximateIndex, Measured]) -> None:
+        index, measured = planned
+        cells = measured.factory.split(",")[0]
+        finer = ApproximateIndex.build(index.vectors, f"{cells},SQ8", like=index)
+        own = ApproximateIndex.build(index.vectors, "IVF16,SQ8", like=index)
+        asked = clustered(50, 3)
+        rows = ExactIndex(index.vectors).search(asked, 10).rows
+        first, second = index.cell_places(asked, rows), finer.cell_places(asked, rows)
+        assert first is not None
+        assert second is not None
+        assert (first == second).all()
+        assert own.cells == 16
+
+
+class TestFinerCodes:
+    def test_where_half_bytes_for_two_tell_too_little(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A build in which only finer codes hold ends with them, in the cells that were trained for the first."""
+        vectors = clustered(20_000, 0, 0.4)
+        asked = {"clicks": clustered(300, 2)}
+        monkeypatch.setattr(plan, "OVERSAMPLES", (1.5,))
+        index, measured = make(vectors, asked, FAST)
+        assert isinstance(index, ApproximateIndex)
+        assert measured.holds
+        assert measured.factory.split(",")[1] in ("PQ32x4fs", "SQ8")
 
 
 class TestForced:

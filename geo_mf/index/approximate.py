@@ -86,6 +86,7 @@ class ApproximateIndex:
         *,
         basis: np.ndarray | None = None,
         effort: Effort | None = None,
+        like: "ApproximateIndex | None" = None,
         seed: int = 0,
         threads: int | None = None,
     ) -> "ApproximateIndex":
@@ -96,6 +97,7 @@ class ApproximateIndex:
             factory: a Faiss factory string, such as "IVF4096,SQ8", "HNSW32" or "IVF1024,PQ32x4fs".
             basis: float32 [dim, r], what candidates are looked for in; see `Lift`.
             effort: how hard to look.
+            like: an index of the same rows, lifted alike; cells of the same number are taken from it, not trained.
             seed: of the training.
             threads: as above.
 
@@ -110,6 +112,8 @@ class ApproximateIndex:
                 if FATAL.search(factory):
                     raise RuntimeError("it has no such kind that can be searched with filters")
                 index = faiss.index_factory(lift.width(vectors.shape[1]), factory, faiss.METRIC_L2)
+                if like is not None:
+                    _take_cells(index, like.faiss_index)
                 _train(index, vectors, lift, seed)
                 for start in range(0, len(vectors), ROWS_AT_ONCE):
                     index.add(lift.rows(vectors[start : start + ROWS_AT_ONCE]))
@@ -147,6 +151,31 @@ class ApproximateIndex:
             far.append(start + np.flatnonzero(apart > TOO_FAR**2 * length))
         found = ApproximateIndex(vectors, self.lift, self.faiss_index, self.effort, norm=norm, threads=self._threads)
         return found, np.concatenate(far) if far else np.zeros(0, np.int64)
+
+    def absorbing(self, vectors: np.ndarray, rows: np.ndarray) -> "ApproximateIndex | None":
+        """The same cells and codes, filled with rows that were written since; None for a kind that rows cannot leave.
+
+        Args:
+            vectors: float32 [n, dim], n at least `size`: all rows as they are now; kept.
+            rows: int64 [m], without duplicates: those that changed, and all from `size` on.
+
+        Raises:
+            InvalidInput: see `valid_vectors`.
+        """
+        if not self.cells:
+            return None
+        vectors, norm = valid_vectors(vectors)
+        # Read back, not cloned: a clone of an index that was opened from a file would write into the file's pages.
+        index = faiss.deserialize_index(faiss.serialize_index(self.faiss_index))
+        with openmp_threads(self._threads):
+            try:
+                index.remove_ids(faiss.IDSelectorBatch(rows[rows < self.size]))
+            except RuntimeError:  # refining by rows that are kept beside the cells
+                return None
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                some = np.ascontiguousarray(rows[start : start + ROWS_AT_ONCE])
+                index.add_with_ids(self.lift.rows(vectors[some]), some)
+        return ApproximateIndex(vectors, self.lift, index, self.effort, norm=norm, threads=self._threads)
 
     @property
     def size(self) -> int:
@@ -297,6 +326,14 @@ def _train(index: Any, vectors: np.ndarray, lift: Lift, seed: int) -> None:
         index.train(lift.rows(vectors[np.sort(sample)]))
 
 
+def _take_cells(index: Any, trained: Any) -> None:
+    """Give an untrained IVF the cells of another one, where both have as many."""
+    mine, theirs = _cells(index), _cells(trained)
+    if mine is not None and theirs is not None and (mine.nlist, mine.d) == (theirs.nlist, theirs.d):
+        quantizer = faiss.downcast_index(theirs.quantizer)
+        mine.quantizer.add(quantizer.reconstruct_n(0, theirs.nlist))
+
+
 def _quieten(index: Any) -> None:
     """Faiss would complain to stderr where it trains codes or cells on few rows."""
     if isinstance(index, faiss.IndexPreTransform):
@@ -342,9 +379,13 @@ def _parameters(index: Any, probes: int, candidates: int, selector: Any) -> Any:
 
 @contextmanager
 def _limited(size: int) -> Iterator[None]:
-    """Let Faiss allocate no more than the file could hold while it reads."""
+    """Let Faiss allocate little more than the file could hold while it reads.
+
+    A table of 16 floats for each cell and half byte of a code counts as well, though it is not made: with a cell's
+    centre in the file, that is at most 16 times its size.
+    """
     before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
-    faiss.set_deserialization_vector_byte_limit(size + 1)
+    faiss.set_deserialization_vector_byte_limit(16 * size + 1)
     faiss.set_deserialization_loop_limit(max(1, size))
     try:
         yield

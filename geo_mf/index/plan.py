@@ -7,6 +7,7 @@ HNSW32 over the same lifted rows .80 at 1,250, for its queries lie far from all 
 named.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +22,7 @@ from geo_mf.index.faiss import FaissIndex
 from geo_mf.index.recall import DEPTHS, Recall, Truth, norm_groups, tenths
 from geo_mf.index.scan import scan, scan_rows
 
-__all__ = ["EXACT", "Goal", "Measured", "choose", "make"]
+__all__ = ["EXACT", "Goal", "Measured", "again", "choose", "make"]
 
 EXACT = "Flat"
 
@@ -161,9 +162,11 @@ def make(
         wanted = EXACT  # nothing would tell what cells find
     kinds = [wanted] if wanted != EXACT or (factory is not None and basis is not None) else []
     if factory is None and kinds and goal.memory is None:
-        kinds.append(f"{wanted.split(',')[0]},SQ8")  # where half bytes tell too little: text alone, in a blend
+        kinds += _finer(wanted)
+    index = None
     for kind in kinds:
-        index = _raised(ApproximateIndex.build(vectors, kind, basis=basis, seed=seed), truths, goal)
+        index = ApproximateIndex.build(vectors, kind, basis=basis, like=index, seed=seed)
+        index = _raised(index, truths, goal)
         index = index.with_effort(replace(index.effort, exact_below=_exact_below(index, truths, goal)))
         measured = _measured(index, kind, truths, goal, began)
         fits = goal.memory is None or measured.bytes <= goal.memory
@@ -171,6 +174,40 @@ def make(
             return index, measured
     exact = FaissIndex(vectors)
     return exact, _measured(exact, EXACT, truths, goal, began)
+
+
+def again(
+    index: ApproximateIndex,
+    factory: str,
+    queries: Mapping[str, np.ndarray],
+    goal: Goal,
+    popularity: np.ndarray,
+) -> tuple[ApproximateIndex, Measured]:
+    """Measure an index whose rows have changed, and raise its effort where the target does not hold any more.
+
+    Args:
+        index: of the present rows.
+        factory: what it was made by.
+        queries, goal, popularity: as in `make`.
+    """
+    began = time.perf_counter()
+    groups = tenths(popularity)
+    truths = {name: Truth.of(index.vectors, asked, groups) for name, asked in queries.items() if len(asked)}
+    if not _holds(index, truths, goal):
+        raised = _raised(index, truths, goal)
+        index = raised.with_effort(replace(raised.effort, exact_below=index.effort.exact_below))
+    return index, _measured(index, factory, truths, goal, began)
+
+
+def _finer(factory: str) -> list[str]:
+    """Codes for the same cells that tell more: text alone, in a blend, asks for half a byte or a byte a number.
+
+    Half a byte a number finds on 10^6 rows of 128 factors and 128 text .96 of the 10 best by text alone where half a
+    byte for two finds .95 overall and .93 of some tenth, at the same rate; a byte a number halves the rate.
+    """
+    cells, codes = factory.split(",")
+    halves = re.fullmatch(r"PQ(\d+)x4fs", codes)
+    return [f"{cells},SQ8"] if halves is None else [f"{cells},PQ{2 * int(halves[1])}x4fs", f"{cells},SQ8"]
 
 
 def _keeps(vectors: np.ndarray, basis: np.ndarray, truths: Mapping[str, Truth], goal: Goal) -> bool:

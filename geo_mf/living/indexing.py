@@ -14,7 +14,7 @@ from geo_mf.index.living import LivingIndex, changed
 from geo_mf.index.plan import EXACT, Goal
 from geo_mf.snapshot import Snapshot
 
-__all__ = ["Wanted", "indexed", "with_changes"]
+__all__ = ["Wanted", "absorbed", "indexed", "with_changes"]
 
 BLENDS = ((1.0, 0.0), (0.75, 0.25), (0.5, 0.5), (0.25, 0.75), (0.0, 1.0))
 PLANNED_QUERIES = 250  # of each kind
@@ -63,14 +63,43 @@ def indexed(now: Snapshot, wanted: Wanted, seed: int = 0) -> Snapshot:
     if dims < dim and (factory != EXACT or wanted.text_dims is not None):
         basis = reduction.text_basis(now.embeddings, dims)
     whole = None if basis is None else reduction.vector_basis(now.item_factors.shape[1], basis)
-    popularity = np.bincount(now.history.indices, minlength=len(vectors))
     index, measured = plan.make(
-        vectors, _queries(now), goal, factory=wanted.factory, basis=whole, popularity=popularity, seed=seed
+        vectors, _queries(now), goal, factory=wanted.factory, basis=whole, popularity=_popularity(now), seed=seed
     )
-    told = measured.to_dict()
+    kept = None
     if basis is not None and measured.effort is not None:
-        told["text_kept"] = round(reduction.kept(now.embeddings, basis), 4)
-    return replace(now, index=index, card={**now.card, "index": told, "recall_at_10": told["recall_at_10"]})
+        kept = round(reduction.kept(now.embeddings, basis), 4)
+    return _told(replace(now, index=index), measured, kept)
+
+
+def absorbed(now: Snapshot, wanted: Wanted) -> Snapshot:
+    """The snapshot with what was written since its index was made inside of it: in the cells that it has, where they
+    still suit the number of rows and find enough, else planned anew."""
+    index, told = now.index, now.card.get("index")
+    if not isinstance(index, LivingIndex):
+        return now
+    if isinstance(index.main, ApproximateIndex) and isinstance(told, Mapping):
+        made_by = str(told["factory"])
+        goal = Goal(recall=wanted.recall)
+        suits = wanted.factory or plan.choose(index.size, index.dim, goal)
+        taken = None
+        if suits.split(",")[0] == made_by.split(",")[0]:
+            taken = index.main.absorbing(_vectors(now, np.arange(index.size)), index.rows)
+        if taken is not None:
+            held, measured = plan.again(taken, made_by, _queries(now), goal, _popularity(now))
+            if measured.holds or wanted.factory is not None:
+                return _told(replace(now, index=held), measured, told.get("text_kept"))
+    return indexed(now, wanted)
+
+
+def _told(now: Snapshot, measured: plan.Measured, kept: object) -> Snapshot:
+    """With what was measured of its index on its card."""
+    told = measured.to_dict() | ({} if kept is None else {"text_kept": kept})
+    return replace(now, card={**now.card, "index": told, "recall_at_10": told["recall_at_10"]})
+
+
+def _popularity(now: Snapshot) -> np.ndarray:
+    return np.bincount(now.history.indices, minlength=len(now.catalog))
 
 
 def with_changes(before: Snapshot, after: Snapshot, rows: np.ndarray) -> Snapshot:
@@ -93,10 +122,9 @@ def with_changes(before: Snapshot, after: Snapshot, rows: np.ndarray) -> Snapsho
         # Candidates can be looked for where the rows were, as long as they did not go far; scores are the present ones.
         index, far = main.following(vectors[: main.size])
         written = np.union1d(far, np.arange(main.size, size))
-        if len(written) > LARGEST_SEGMENT * old:
-            return indexed(after, Wanted.of(after.card))
         vectors = vectors[written]
-    return replace(after, index=changed(index, written, vectors, size))
+    found = replace(after, index=changed(index, written, vectors, size))
+    return found if len(written) <= LARGEST_SEGMENT * old else absorbed(found, Wanted.of(after.card))
 
 
 def _vectors(now: Snapshot, rows: np.ndarray) -> np.ndarray:

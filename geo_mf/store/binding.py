@@ -18,9 +18,8 @@ from geo_mf.factorize.ials import Objective
 from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.geometry.features import Filling
 from geo_mf.geometry.predictor import Predictor, Shape
-from geo_mf.index.living import LivingIndex
 from geo_mf.index.stored import files, opened
-from geo_mf.living.indexing import Wanted, indexed
+from geo_mf.living.indexing import Wanted, absorbed
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
 from geo_mf.store.contents import Contents, StoredTable
@@ -38,8 +37,7 @@ def save(rec: Recommender, out: str | Path) -> str:
         OSError: as in `publish`.
     """
     now = rec.now
-    if isinstance(now.index, LivingIndex):  # what was written since the index was made goes into it
-        now = indexed(now, Wanted.of(now.card))
+    now = absorbed(now, Wanted.of(now.card))  # what was written since the index was made goes into it
     index_contents, index_settings = files(now.index)
     contents: dict[str, np.ndarray | pa.Table | bytes] = {
         "user_ids": pa.table({"id": now.users.ids}),
