@@ -18,6 +18,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import synthetic
 
 import geo_mf as gm
@@ -26,6 +27,7 @@ from geo_mf.index.approximate import ApproximateIndex, Effort
 from geo_mf.index.exact import Hits
 from geo_mf.index.plan import Goal, make
 from geo_mf.index.scan import faiss, scan, scan_rows
+from geo_mf.living.indexing import Wanted, indexed
 
 BLENDS = ((1.0, 0.0), (0.75, 0.25), (0.5, 0.5), (0.25, 0.75), (0.0, 1.0))
 SELECTIVITIES = (0.5, 0.05, 0.005, 0.0001)
@@ -224,14 +226,20 @@ def requests(items: int, factors: int, text: int) -> None:
 
 
 def opening(items: int, factors: int, text: int) -> None:
-    """Seconds until a published index is open, the files in the page cache."""
+    """Seconds until a published index, planned, is open, the files in the page cache; and until it is published again
+    with a thousand items more."""
     made = synthetic.world(items, factors, 1000, text, seed=3)
     rec = synthetic.recommender(made, items // 10, 20)
+    start = time.perf_counter()
+    rec = gm.Recommender(indexed(rec.now, Wanted()))
+    told = rec.card["index"]
+    print(f"\n== opening {items:,} items, {factors} factors + {text} text, {told['factory']} ==")
+    print(f"planned in {time.perf_counter() - start:.0f} s, recall@10 {told['recall_at_10']}")
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) / "index"
         gm.save(rec, home)
         size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
-        print(f"\n== opening {items:,} items, {factors} factors + {text} text, {size / 1e9:.1f} GB ==")
+        print(f"{size / 1e9:.1f} GB")
         for _ in range(3):
             start = time.perf_counter()
             opened = gm.load(home, check="quick", encoder=rec.encoder)
@@ -239,6 +247,14 @@ def opening(items: int, factors: int, text: int) -> None:
             start = time.perf_counter()
             opened.recommend("user-00000000")
             print(f"open {spent:.3f} s, the first request after it {time.perf_counter() - start:.2f} s")
+        more = {"item_id": [f"new-{at}" for at in range(1000)], "title": [f"New {at}" for at in range(1000)]}
+        start = time.perf_counter()
+        opened.add_items(pa.table(more))
+        spent = time.perf_counter() - start
+        start = time.perf_counter()
+        gm.save(opened, home)
+        print(f"1,000 items added in {spent:.2f} s, published in {time.perf_counter() - start:.1f} s")
+        print(gm.load(home, check="quick", encoder=rec.encoder).card["index"])
 
 
 def plot(points: list[tuple[str, float, float]], path: Path, items: int) -> None:

@@ -29,6 +29,7 @@ from geo_mf.query import Found, Query, System
 from geo_mf.recommendations import Because, Recommendation, Recommendations, check_k, shortage
 from geo_mf.rerank.pool import Pool, Reranker, chain, choose
 from geo_mf.text.encoder import TextEncoder
+from geo_mf.text.stand_in import StandIn
 
 Space = Literal["blend", "factors", "text"]
 
@@ -333,7 +334,8 @@ class Snapshot:
         return merged_clicks(rows, clicks, given, weights)
 
     def _encode(self, text: str) -> np.ndarray:
-        self.check_encoder()
+        if not (isinstance(self.encoder, StandIn) and self.encoder.stands_for == self.fingerprint):
+            self.check_encoder()
         return self.encoder.encode([text], kind="query")[0]
 
     def check_encoder(self) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import changed
 from processes import BUILDER, LOADER, environment
@@ -313,6 +314,26 @@ def test_an_encoder_that_changed_since_the_build_is_refused_and_behaviour_still_
     assert rec.recommend(103) == recommender.recommend(103)
     with pytest.raises(IncompatibleIndex, match="is another encoder"):
         gm.load(saved, encoder=gm.HashEncoder(dim=16))
+
+
+def test_an_encoder_that_somebody_vouches_for_asks_and_does_not_write(
+    saved: Path, recommender: gm.Recommender, tmp_path: Path
+) -> None:
+    other = gm.HashEncoder(dim=32, seed=5)
+    rec = gm.load(saved, encoder=other, other_encoder=True)
+    assert rec.recommend(text="snow") != recommender.recommend(text="snow")
+    near = rec.embeddings @ other.encode(["snow"], kind="query")[0]
+    found = rec.recommend(text="snow", weights=(0, 1), k=5)
+    assert near[[rec.catalog.items.row(id) for id in found.ids]].tolist() == sorted(near, reverse=True)[:5]
+    assert rec.recommend(103) == recommender.recommend(103)
+    with pytest.raises(IncompatibleIndex, match=r"built by an encoder with fingerprint .* but hash-32 has"):
+        rec.add_items(pa.table({"item_id": ["new"], "title": ["a title"]}))
+    gm.save(rec, tmp_path / "again")
+    assert gm.load(tmp_path / "again").recommend(text="snow") == recommender.recommend(text="snow")
+    with pytest.raises(IncompatibleIndex, match=r"gives 16 numbers for a text, and .* holds 32"):
+        gm.load(saved, encoder=gm.HashEncoder(dim=16), other_encoder=True)
+    same = gm.load(saved, encoder=gm.HashEncoder(dim=32), other_encoder=True)
+    assert same.recommend(text="snow") == recommender.recommend(text="snow")
 
 
 # --- row 17: names ---------------------------------------------------------------------------------------------------

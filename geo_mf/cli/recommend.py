@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from geo_mf.data.ids import IdMap
     from geo_mf.export import Export
     from geo_mf.rerank.pool import Reranker
+    from geo_mf.text.encoder import TextEncoder
 
 __all__ = ["recommend"]
 
@@ -58,6 +59,16 @@ def recommend(
             "as author=0.3. Can be given again.",
         ),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Model that reads --text: a folder, or a hub name. By default the one that built the index."),
+    ] = None,
+    other_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--other-encoder", help="Take --encoder even if it is not the one that built the index: I know they agree."
+        ),
+    ] = False,
     everybody: Everybody = False,
     out: Out = None,
 ) -> None:
@@ -75,7 +86,7 @@ def recommend(
     compiled.keep()
     from geo_mf.store.binding import load
 
-    rec = load(index)
+    rec = load(index, encoder=None if encoder is None else _reader(encoder), other_encoder=other_encoder)
     if folder is not None:
         from geo_mf.export import recommend_all
 
@@ -127,6 +138,12 @@ def written(export: "Export", output: Output) -> None:
         output.data(export.to_dict())
     else:
         output.say(str(export))
+
+
+def _reader(encoder: str) -> "TextEncoder":
+    from geo_mf.text.encoder import HashEncoder, SentenceEncoder
+
+    return HashEncoder() if encoder == "hash" else SentenceEncoder(encoder)
 
 
 def _weights(text: str) -> tuple[float, float]:

@@ -27,6 +27,7 @@ from geo_mf.store.layout import REMEDY, Manifest
 from geo_mf.store.reading import Check, read_version
 from geo_mf.store.writing import publish
 from geo_mf.text.encoder import TextEncoder, encoder_from_spec
+from geo_mf.text.stand_in import StandIn
 
 
 def save(rec: Recommender, out: str | Path) -> str:
@@ -65,14 +66,21 @@ def save(rec: Recommender, out: str | Path) -> str:
 
 
 def load(
-    path: str | Path, *, encoder: TextEncoder | None = None, version: str | None = None, check: Check = "auto"
+    path: str | Path,
+    *,
+    encoder: TextEncoder | None = None,
+    other_encoder: bool = False,
+    version: str | None = None,
+    check: Check = "auto",
 ) -> Recommender:
     """Open a published index. Its arrays are mapped from disk; ids, texts and the catalogue's table are decoded, from
     the file that was checked, when they are first used. With check="quick", damage in them is found only then.
 
     Args:
         path: the index's folder.
-        encoder: a replacement for the encoder the index names; its fingerprint must be the same.
+        encoder: a replacement for the encoder the index names; its fingerprint must be the same, unless
+        other_encoder: you hold its vectors to be near enough, as those of the same encoder made smaller. Then it reads
+            what is asked, and items cannot be added or updated.
         version: such as "v000007"; by default the current one.
         check: "full", "quick" or "auto", see `read_version`.
 
@@ -84,11 +92,7 @@ def load(
     meta: dict[str, Any] = dict(manifest.meta)
     if meta.get("kind") != "recommender":
         raise IncompatibleIndex(f"{path} holds {meta.get('kind')!r}, not a recommender: build the index again")
-    if encoder is not None and encoder.fingerprint != meta["encoder"]["fingerprint"]:
-        raise IncompatibleIndex(
-            f"{path} was built by {meta['encoder']['name']} ({meta['encoder']['fingerprint'][:12]}), and "
-            f"{encoder.name} is another encoder ({encoder.fingerprint[:12]}): leave encoder= out, or build it again"
-        )
+    encoder = None if encoder is None else _replacement(encoder, meta["encoder"], path, other_encoder)
     items, users = _ids(contents.stored("item_ids")), _ids(contents.stored("user_ids"))
     factors, embeddings = contents.array("item_factors"), contents.array("embeddings")
     size, dim = len(items), factors.shape[1] + embeddings.shape[1] + 1
@@ -120,6 +124,24 @@ def load(
         card=meta["card"] | {"version": manifest.version, "created": manifest.created.isoformat()},
     )
     return Recommender(now)
+
+
+def _replacement(encoder: TextEncoder, built_by: dict[str, Any], path: str | Path, other: bool) -> TextEncoder:
+    """The encoder that was given, where it may stand for the one that built the index."""
+    if encoder.fingerprint == built_by["fingerprint"]:
+        return encoder
+    if not other:
+        raise IncompatibleIndex(
+            f"{path} was built by {built_by['name']} ({built_by['fingerprint'][:12]}), and {encoder.name} is another "
+            f"encoder ({encoder.fingerprint[:12]}): leave encoder= out, build it again, or say other_encoder=True if "
+            "its vectors are near enough"
+        )
+    if encoder.dim != built_by["dim"]:
+        raise IncompatibleIndex(
+            f"{encoder.name} gives {encoder.dim} numbers for a text, and {path} holds {built_by['dim']}: no such "
+            "encoder can stand for the one that built it. Build it again"
+        )
+    return StandIn(encoder, built_by["fingerprint"], built_by["spec"])
 
 
 def _check_codes(contents: Contents, manifest: Manifest) -> None:
