@@ -103,6 +103,17 @@ def test_only_groups_with_enough_rows_are_told() -> None:
             assert recall.worst == recall.overall
 
 
+def test_groups_with_too_few_rows_are_told_together() -> None:
+    """No row escapes: 30 pairs in each of five groups make one group of 120, and the last 30 are too few."""
+    groups = np.array([0, 2, 3, 5, 8])
+    vectors = np.arange(5, 0, -1, dtype=np.float32)[:, None]
+    truth = Truth.of(vectors, np.ones((30, 1), np.float32), groups)
+    recall = truth.recall(Fixed(vectors, [[0, 1, 3, 4]] * 30), 5)
+    assert recall.group_pairs == {5: 120}
+    assert recall.by_group == {5: pytest.approx(0.75)}
+    assert recall.worst == recall.by_group[5]
+
+
 def test_recall_holds_by_more_than_its_standard_error() -> None:
     assert Recall(1.0, 1).holds(1.0)
     assert not Recall(0.95, 10**6).holds(0.95)

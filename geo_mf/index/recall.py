@@ -11,7 +11,7 @@ from geo_mf.index.scan import scan
 __all__ = ["GROUPS", "Recall", "Truth", "norm_groups", "tenths"]
 
 GROUPS = 10
-FEWEST_PAIRS = 100  # a tenth with fewer true rows than this says too little: .95 of 100 is known to .022
+FEWEST_PAIRS = 100  # of fewer true rows .95 is known to worse than .022: a tenth with fewer counts with the next
 DEPTHS = (10, 100)
 
 
@@ -32,7 +32,7 @@ class Recall:
     Attributes:
         overall: of all of them.
         pairs: how many there were.
-        by_group: of those in each group of rows that has enough of them.
+        by_group: of those in each group of rows; a group with too few of them is told together with the next.
         group_pairs: how many those were.
     """
 
@@ -92,8 +92,12 @@ class Truth:
         group = self.groups[self.best.rows[:, : hit.shape[1]]]
         pairs = np.bincount(group.ravel(), minlength=GROUPS)
         hits = np.bincount(group.ravel(), hit.ravel(), GROUPS)
-        told = np.flatnonzero(pairs >= FEWEST_PAIRS).tolist()
-        shares = {g: float(hits[g] / pairs[g]) for g in told}
-        return Recall(
-            float(hit.mean()) if hit.size else 1.0, max(1, hit.size), shares, {g: int(pairs[g]) for g in told}
-        )
+        shares: dict[int, float] = {}
+        counts: dict[int, int] = {}
+        found = among = 0
+        for g in range(GROUPS):
+            found, among = found + int(hits[g]), among + int(pairs[g])
+            if among >= FEWEST_PAIRS:
+                shares[g], counts[g] = found / among, among
+                found = among = 0
+        return Recall(float(hit.mean()) if hit.size else 1.0, max(1, hit.size), shares, counts)
