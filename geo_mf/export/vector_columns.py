@@ -6,10 +6,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute as _compute
 
-from geo_mf.data.ids import plain_layout
 from geo_mf.errors import InvalidInput
 
-__all__ = ["chosen", "ids_of", "matrix_of"]
+__all__ = ["chosen", "matrix_of"]
 
 pc: Any = _compute  # pyarrow makes these functions at import, where no type checker sees them
 
@@ -59,11 +58,6 @@ def chosen(
             "to the vectors, and drop it if not"
         )
     return name, floats
-
-
-def ids_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of ids, in a plain layout."""
-    return plain_layout(column)
 
 
 def matrix_of(table: pa.Table) -> np.ndarray:

@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -15,7 +18,7 @@ from pyarrow import dataset
 from geo_mf.data.ids import ArrowStream, IdMap, IdValues
 from geo_mf.errors import InvalidInput
 from geo_mf.export import faiss_file
-from geo_mf.export.vector_columns import chosen, ids_of, matrix_of
+from geo_mf.export.vector_columns import chosen, matrix_of
 from geo_mf.export.vector_rows import IDS, id_column
 from geo_mf.export.vectors import Vectors
 
@@ -117,7 +120,7 @@ def _from_table(
     name, columns = chosen(table.schema, what, id_col, vector_col, ids is not None)
     about = _about((table.schema.metadata or {}).get(b"geo_mf"))
     try:
-        made = IdMap(ids if ids is not None else ids_of(table.column(cast(str, name))))
+        made = IdMap(ids if ids is not None else table.column(cast(str, name)))
         return Vectors(made, matrix_of(table.select(columns)), about)
     except InvalidInput as error:
         raise InvalidInput(f"{what}: {error}") from error
@@ -180,11 +183,21 @@ def _array(file: BinaryIO, size: int, what: str) -> np.ndarray:
             raise InvalidInput(f"{what} is damaged: {size:,} bytes, where {dtype} {list(shape)} takes {expected:,}")
         file.seek(0)
         array = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        if isinstance(error, InvalidInput) or (isinstance(error, OSError) and error.errno is not None):
-            raise
+    except _DAMAGED as error:
+        _raise_others(error)
         raise InvalidInput(f"{what} is not an array of NumPy, or is damaged: {error}") from error
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+# A header of NumPy is Python, which it parses, and zipfile goes wherever it is told: damage comes up in many ways.
+_DAMAGED = (ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError, MemoryError, RuntimeError, OSError)
+_DAMAGED += (struct.error, zlib.error, zipfile.BadZipFile)
+
+
+def _raise_others(error: Exception) -> None:
+    """Raise again what is no damage: what was told already, and a disk that fails (not a place that does not exist)."""
+    if isinstance(error, InvalidInput) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+        raise error
 
 
 def _npz(path: Path) -> _Found:
@@ -198,11 +211,14 @@ def _npz(path: Path) -> _Found:
 
             name = "vectors" if "vectors" in members else None
             arrays = {each: read(each) for each in members if name is None or each in ("vectors", "ids", "about")}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
+        _raise_others(error)
         raise InvalidInput(f"{path} is not a whole .npz file: {error}") from error
     about = arrays.pop("about", None)
     known = _about(str(about)) if about is not None and about.dtype.kind == "U" else {}
-    return arrays[_matrix_name(arrays, path)], arrays.get("ids"), known
+    ids = arrays.get("ids")
+    words = ids is not None and ids.dtype.kind == "U"  # one by one, for pyarrow cuts a string of NumPy at a character 0
+    return arrays[_matrix_name(arrays, path)], ids.tolist() if ids is not None and words else ids, known
 
 
 def _safetensors(path: Path) -> _Found:
