@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from geo_mf.evaluation.split import Split
     from geo_mf.evaluation.tune import tune
     from geo_mf.evaluation.tuning import Tuning
-    from geo_mf.export import recommend_all, similar_items_all
+    from geo_mf.export.jobs import recommend_all, similar_items_all
+    from geo_mf.export.vector_files import export_vectors
+    from geo_mf.export.vector_reading import read_vectors
+    from geo_mf.export.vectors import Vectors
     from geo_mf.factorize.biased import BiasedMF
     from geo_mf.factorize.estimators import IALS
     from geo_mf.factorize.gradient_mf import GradientMF
@@ -86,8 +89,11 @@ _HOME = {
     "load": "store.binding",
     "save": "store.binding",
     "verify": "store",
-    "recommend_all": "export",
-    "similar_items_all": "export",
+    "recommend_all": "export.jobs",
+    "similar_items_all": "export.jobs",
+    "Vectors": "export.vectors",
+    "export_vectors": "export.vector_files",
+    "read_vectors": "export.vector_reading",
     "Split": "evaluation.split",
     "evaluate": "evaluation.run",
     "Tuning": "evaluation.tuning",
@@ -124,13 +130,16 @@ __all__ = [
     "Split",
     "Tuning",
     "UnknownId",
+    "Vectors",
     "__version__",
     "build",
     "evaluate",
+    "export_vectors",
     "fuse",
     "load",
     "read_catalog",
     "read_interactions",
+    "read_vectors",
     "recommend_all",
     "save",
     "set_threads",

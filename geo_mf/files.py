@@ -5,18 +5,26 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from geo_mf.errors import InvalidInput
 
-__all__ = ["about", "lock", "replace", "sync_folder"]
+__all__ = ["about", "lock", "replace", "replacing", "sync_folder"]
 
 
 def replace(path: Path, content: bytes) -> None:
     """Write a file, the whole of it or nothing: an older one stays until the new one is safe."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """As `replace`, for content that comes piece by piece: the new file takes its name when the block has ended."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

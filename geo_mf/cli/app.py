@@ -7,6 +7,7 @@ from geo_mf.cli.command import Commands, add
 from geo_mf.cli.demo import demo
 from geo_mf.cli.doctor import doctor
 from geo_mf.cli.evaluate import evaluate
+from geo_mf.cli.export import export
 from geo_mf.cli.index import compact, prune, stats
 from geo_mf.cli.recommend import recommend
 from geo_mf.cli.similar import similar
@@ -28,6 +29,7 @@ add(app, demo)
 add(app, build, settings=True)
 add(app, recommend)
 add(app, similar)
+add(app, export)
 add(app, evaluate, settings=True)
 add(app, tune, settings=True)
 add(app, verify)

@@ -11,7 +11,7 @@ from geo_mf.cli.output import Output
 
 if TYPE_CHECKING:
     from geo_mf.data.ids import IdMap
-    from geo_mf.export import Export
+    from geo_mf.export.jobs import Export
     from geo_mf.rerank.pool import Reranker
     from geo_mf.text.encoder import TextEncoder
 
@@ -88,7 +88,7 @@ def recommend(
 
     rec = load(index, encoder=None if encoder is None else _reader(encoder), other_encoder=other_encoder)
     if folder is not None:
-        from geo_mf.export import recommend_all
+        from geo_mf.export.jobs import recommend_all
 
         written(
             recommend_all(rec, folder, k=k, where=where, exclude_seen=not include_seen, show_progress=output.progress),

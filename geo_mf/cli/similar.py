@@ -34,7 +34,7 @@ def similar(
 
     rec = load(index)
     if folder is not None:
-        from geo_mf.export import similar_items_all
+        from geo_mf.export.jobs import similar_items_all
 
         shown = output.progress
         written(similar_items_all(rec, folder, k=k, space=space, where=where, show_progress=shown), output)
