@@ -242,3 +242,9 @@ def test_joined_maps_keep_their_rows_and_their_kind() -> None:
         IdMap([-1]).joined(IdMap(pa.array([2**63], pa.uint64())))
     with pytest.raises(InvalidInput, match="ids must be unique, but 'a'"):
         IdMap(["a"]).joined(IdMap(["a"]))
+
+
+def test_an_id_is_not_cut_at_a_nul() -> None:
+    ids = IdMap(np.array(["a\0b", "c", "a"]))
+    assert ids.ids.to_pylist() == ["a\0b", "c", "a"]
+    assert ids.row("a\0b") == 0

@@ -262,6 +262,8 @@ def arrow_column(values: IdValues, what: str = "values") -> pa.ChunkedArray:
         if isinstance(values, ArrowStream):
             return pa.chunked_array(values)
         plain = values if isinstance(values, np.ndarray) else list(values)
+        if isinstance(plain, np.ndarray) and plain.dtype.kind == "U":
+            plain = plain.tolist()  # Arrow cuts NumPy's strings at a NUL
         if isinstance(plain, np.ndarray):
             plain = plain.astype(plain.dtype.newbyteorder("="), copy=False)
         try:
