@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,8 +11,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from geo_mf.errors import InvalidInput
-from geo_mf.plot.fitting import cut, wrapped
-from geo_mf.plot.scales import Short
+from geo_mf.plot.fitting import cut, width, wrapped
+from geo_mf.plot.scales import Short, thin
 from geo_mf.plot.style import COLOURS, INK, LARGE, MARKERS, NORMAL, SMALL, blank, footnote, plain
 
 MARKS = 24
@@ -32,9 +33,9 @@ class Line:
     high: NDArray[np.float64] | None = None
 
 
-def canvas(width: float = 7.6, height: float = 5.4, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def canvas(wide: float = 7.6, high: float = 5.4, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """An empty figure, its size in inches, with charts one under the other over the same x."""
-    figure = blank(width, height)
+    figure = blank(wide, high)
     figure.get_layout_engine().set(h_pad=0.09, w_pad=0.08)  # type: ignore[union-attr]
     panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0].tolist()
     for axes in panels:
@@ -154,6 +155,7 @@ def finish(figure: Figure, axes: Axes, title: str, keys: Mapping[str, Line2D], n
         panel.set_xlabel("\n".join(cut(figure, row, NORMAL, 0.8 * across) for row in panel.get_xlabel().split("\n")))
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
+    thin(figure.axes[-1].xaxis, partial(width, figure, size=SMALL))
     height = _key(figure, axes, keys, frame.width) if len(keys) > 1 else 0.0
     words = wrapped(figure, title, LARGE, across - frame.x0 - EDGE)
     axes.set_title(words, fontsize=LARGE, loc="left", color=INK, pad=8 + height, parse_math=False)

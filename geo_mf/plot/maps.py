@@ -111,14 +111,13 @@ def two_maps(
         headline(axes, name)
         for number, row in enumerate(moved, 1):
             badge(axes, number, plane.points[row])
-    _same_window([axes for axes, _, _ in drawn])
     notes = ["UMAP: near is to be trusted, far is not."] if method == "umap" else []
     if moved:
         named = [f"row {row}" if titles is None else _short(titles[row]) for row in moved]
         numbered = (f"{number}\u00a0{name}" for number, name in enumerate(named, 1))
         notes.append(f"Arrows come from the place in the left map. {';  '.join(numbered)}.")
     _explain(figure, colours, *notes)
-    figure.draw_without_rendering()  # The arrows need the final layout.
+    _same_window(figure, [axes for axes, _, _ in drawn])
     axes, words, marks = drawn[1]
     heads = [arrow(axes, left.points[row], right.points[row]) for row in moved]
     settle(figure, [drawn[0], (axes, words, np.concatenate([marks, *heads]))])
@@ -193,12 +192,17 @@ def _draw(
     return words
 
 
-def _same_window(panels: Sequence[Axes]) -> None:
-    """Let all maps show the same part of the plane, so that a place in one is the same place in the other."""
+def _same_window(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Lay the figure out with the same part of the plane in all maps: a place in one is the same place in the other."""
     window = Bbox.union([axes.dataLim for axes in panels])
     for axes in panels:
         axes.update_datalim(window.get_points())
         axes.autoscale_view()
+    figure.draw_without_rendering()
+    # Equal units on both axes have stretched the windows, each from where it began. From here on they stay.
+    across, up = panels[0].get_xlim(), panels[0].get_ylim()
+    for axes in panels:
+        axes.set(xlim=across, ylim=up, adjustable="box")
 
 
 def _ellipse(axes: Axes, group: Group, points: NDArray[np.float64], middle: NDArray[np.float64]) -> Annotation:

@@ -1,16 +1,19 @@
 """Axes with few, short numbers, no two alike."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, Formatter, NullLocator
+from matplotlib.ticker import FixedLocator, Formatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 TICKS = 8
 """At most so many numbers beside a logarithmic axis."""
+
+GAP = 10.0
+"""Pixels between two numbers."""
 
 MINUS = "\u2212"
 
@@ -19,12 +22,17 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k"))
 
 
 class Short(Formatter):
-    """12 k, 3.4 M, 0.05: as many digits as tell the numbers of an axis apart, each followed by a unit."""
+    """12 k, 3.4 M, 0.05: as many digits as tell the numbers of an axis apart, each followed by a unit.
 
-    def __init__(self, unit: str = "") -> None:
-        self.unit = unit
+    Not `alike`: each number with digits of its own, for a logarithmic axis.
+    """
+
+    def __init__(self, unit: str = "", *, alike: bool = True) -> None:
+        self.unit, self.alike = unit, alike
 
     def format_ticks(self, values: Sequence[float]) -> list[str]:
+        if not self.alike:
+            return [self(value) for value in values]
         places = np.unique(np.asarray(values, float))
         steps = np.diff(places)
         step = float(steps.min()) if len(steps) else 0.0
@@ -102,7 +110,39 @@ def decades(axis: Axis, values: ArrayLike) -> None:
     _ticks(axis, shown if len(shown) > 1 else [low * 1.3, high / 1.3] if high > 2 * low else [high / 1.3])
 
 
+def thin(axis: Axis, width: Callable[[str], float]) -> None:
+    """Take numbers from a horizontal axis until none touches another. `width` measures a number in pixels.
+
+    Fixed numbers go one by one, the others by longer steps. An axis of names is left alone.
+    """
+    write, place = axis.get_major_formatter(), axis.axes.transData.transform
+    if not isinstance(write, Short):
+        return
+
+    def touch(ticks: Sequence[float]) -> bool:
+        labels = write.format_ticks(list(ticks))
+        middle = place([(tick, axis.axes.get_ylim()[0]) for tick in ticks])[:, 0]
+        half = np.array([width(label) / 2 for label in labels])
+        return bool((np.diff(middle) < half[1:] + half[:-1] + GAP).any())
+
+    low, high = axis.get_view_interval()
+    every = [float(tick) for tick in axis.get_majorticklocs() if low <= tick <= high]
+    if not touch(every):
+        return
+    if isinstance(axis.get_major_locator(), FixedLocator):
+        shown = every[:1]
+        for tick in every[1:]:
+            if not touch([shown[-1], tick]):
+                shown.append(tick)
+        axis.set_major_locator(FixedLocator(shown))
+        return
+    for count in range(TICKS - 1, 0, -1):
+        axis.set_major_locator(MaxNLocator(count, min_n_ticks=1))
+        if not touch([float(tick) for tick in axis.get_majorticklocs() if low <= tick <= high]):
+            return
+
+
 def _ticks(axis: Axis, shown: Sequence[float]) -> None:
     axis.set_major_locator(FixedLocator(list(shown)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda x, _: written(x))
+    axis.set_major_formatter(Short(alike=False))
