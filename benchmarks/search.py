@@ -257,23 +257,13 @@ def opening(items: int, factors: int, text: int) -> None:
         print(gm.load(home, check="quick", encoder=rec.encoder).card["index"])
 
 
-def plot(points: list[tuple[str, float, float]], path: Path, items: int) -> None:
+def draw(points: list[tuple[str, float, float]], path: Path, items: int, target: float) -> None:
     """Recall against rate."""
-    import matplotlib
+    from geo_mf import plot
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for marker, name in zip("osD^v", dict.fromkeys(name for name, _, _ in points), strict=False):
-        mine = sorted((recall, speed) for one, recall, speed in points if one == name)
-        axes.plot(*zip(*mine, strict=True), marker=marker, label=name)
-    axes.set(yscale="log", xlabel="recall@10", ylabel="queries a second, batched, all cores")
-    axes.set_title(f"{items:,} items like a factorization's: recall against rate")
-    axes.axvline(0.95, color="grey", linestyle=":", linewidth=1)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
+    measured = {name: [point[1:] for point in points if point[0] == name] for name, _, _ in points}
+    note = f"{items:,} items like a factorization's; queries in batches, on all cores."
+    plot.recall_speed(measured, target=target, note=note).savefig(path)
 
 
 def main() -> None:
@@ -292,7 +282,7 @@ def main() -> None:
     if "factors" in chosen.only:
         points = factors(chosen)
         if chosen.plot:
-            plot(points, chosen.plot, chosen.items)
+            draw(points, chosen.plot, chosen.items, chosen.recall)
     if "blended" in chosen.only:
         blended(chosen)
     if "requests" in chosen.only:
