@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-LEVEL = 0.95
-"""How much an interval holds."""
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -71,7 +68,8 @@ class Hubness:
     Attributes:
         k: how near.
         items: among how many items; a seeded sample where there are many.
-        skew: skewness of the k-occurrences N_k. Near 0 where all items are equally often a neighbour; above 1 hubs rule.
+        skew: skewness of the k-occurrences N_k. Near 0 where all items are equally often a neighbour; above 1 hubs
+            rule.
         antihubs: share of the items that are nobody's neighbour.
         hubs: the items that are a neighbour most often, the first the most.
     """
@@ -105,8 +103,8 @@ class Alignment:
     """How far the spaces fit each other on items held out.
 
     Attributes:
-        residual: what is left of one space after the other was turned, scaled and laid on it (orthogonal Procrustes), as
-            a share of its squared length; the mean of both ways. 0 is a perfect fit, 1 is none.
+        residual: what is left of one space after the other was turned, scaled and laid on it (orthogonal Procrustes),
+            as a share of its squared length; the mean of both ways. 0 is a perfect fit, 1 is none.
         readings: the first space read from the second, then the second read from the first.
         held_out: how many items were held out.
     """
@@ -200,6 +198,13 @@ class Disagreement:
     near_in_second: tuple[DisagreeingPair, ...]
 
 
+def span(low: int, high: int | None) -> str:
+    """What to call numbers from `low` to `high`, None being no end."""
+    if high is None:
+        return f"{low}+" if low else "all"
+    return str(low) if low == high else f"{low}-{high}"
+
+
 @dataclass(frozen=True)
 class PairGroup:
     """Held-out pairs whose less touched item has from `low` to `high` interactions, and how many each space finds.
@@ -228,10 +233,8 @@ class PairGroup:
 
     @property
     def label(self) -> str:
-        """Such as "0", "3-5", "101+"."""
-        if self.high is None:
-            return f"{self.low}+" if self.low else "all"
-        return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
+        """Such as "0", "3-5", "101+", "all"."""
+        return span(self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def _alike(found: "Comparison") -> str:
         return f"{_up(a)} and {b} are the same space, up to a rotation (CKA {cka:.2f})."
     return (
         f"{_up(a)} and {b} have a CKA of {cka:.2f} (0 is nothing in common, 1 the same up to a rotation); laid on each "
-        f"other, {min(left, 1):.0%} of their variance do not match."
+        f"other, {_percent(min(left, 1))} of their variance do not match."
     )
 
 
@@ -48,8 +48,8 @@ def _read(found: "Comparison") -> str:
         return f"Neither space can be read from the other by a linear map (R² {_r2(forth.r2)} and {_r2(back.r2)})."
     if better.r2.low > worse.r2.high:
         return (
-            f"{_up(better.target)} can be read from {better.source} (R² {_r2(better.r2)}) better than {worse.target} from "
-            f"{worse.source} ({_r2(worse.r2)})."
+            f"{_up(better.target)} can be read from {better.source} (R² {_r2(better.r2)}) better than "
+            f"{worse.target} from {worse.source} ({_r2(worse.r2)})."
         )
     return (
         f"{_up(forth.target)} can be read from {forth.source} about as well as the other way round "
@@ -78,8 +78,8 @@ def _right(right: WhoIsRight, names: tuple[str, str]) -> list[str]:
     group = right.overall
     a, b = names
     lines = [
-        f"Of {group.pairs:,} held-out pairs of items, {a} find {_percent(group.first.value)} among the {right.k} nearest, "
-        f"{b} {_percent(group.second.value)}, both together {_percent(group.both.value)}."
+        f"Of {group.pairs:,} held-out pairs of items, {a} find {_percent(group.first.value)} among the {right.k} "
+        f"nearest, {b} {_percent(group.second.value)}, both together {_percent(group.both.value)}."
     ]
     if group.difference.sign:
         first, second = names if group.difference.sign > 0 else (b, a)
@@ -104,8 +104,8 @@ def _crossing(crossover: Crossover) -> str:
             f"({_interval(crossover)}), but on one side of that no group of pairs shows a certain difference."
         )
     return (
-        f"From about {_count(crossover.at)} on ({_interval(crossover)}), {crossover.after} find what people touch together "
-        f"more often than {crossover.before}; below, {crossover.before} do."
+        f"From about {_count(crossover.at)} on ({_interval(crossover)}), {crossover.after} find what people touch "
+        f"together more often than {crossover.before}; below, {crossover.before} do."
     )
 
 
@@ -129,7 +129,9 @@ def _blend(group: PairGroup) -> str:
     if group.gain.sign > 0:
         return f"Both together find {100 * group.gain.value:.1f} points more than the better one alone."
     if group.gain.sign < 0:
-        return f"Both together, in equal parts, find {-100 * group.gain.value:.1f} points less than the better one alone."
+        return (
+            f"Both together, in equal parts, find {-100 * group.gain.value:.1f} points less than the better one alone."
+        )
     return "Both together, in equal parts, find neither more nor less than the better one alone, as far as can be told."
 
 

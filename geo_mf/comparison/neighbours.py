@@ -1,11 +1,12 @@
 """Nearest neighbours by cosine: what both spaces share (mutual k-nearest neighbours), and who is everybody's neighbour.
 
-The overlap is that of Huh et al. 2024, "The Platonic Representation Hypothesis" (arXiv 2405.07987); k-occurrence and hubs
-are those of Radovanović et al. 2010, "Hubs in Space". Items at the same cosine stand in the order in which Faiss's exact
-loop meets them.
+The overlap is that of Huh et al. 2024, "The Platonic Representation Hypothesis" (arXiv 2405.07987); k-occurrence and
+hubs are those of Radovanović et al. 2010, "Hubs in Space". Items at the same cosine stand in the order in which Faiss's
+exact loop meets them.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ QUERIES = 4096
 """Rows whose neighbours are looked for at once."""
 
 
-def nearest(directions: NDArray[np.float32], asked: NDArray[np.integer], k: int, rows: int = QUERIES) -> NDArray[np.int64]:
+def nearest(
+    directions: NDArray[np.float32], asked: NDArray[np.integer], k: int, rows: int = QUERIES
+) -> NDArray[np.int64]:
     """int64 [len(asked), min(k, n - 1)]: the rows nearest to the rows `asked`, themselves left out, best first."""
     k = min(k, len(directions) - 1)
     found = np.empty((len(asked), k), np.int64)
@@ -56,9 +59,10 @@ class Neighbours:
         first, second = (nearest(space.directions, asked, CUTS[-1], rows) for space in (a, b))
         return cls(asked, first, second)
 
+    @cached_property
     def depths(self) -> NDArray[np.int64]:
-        """int64 [m, k]: for each neighbour in the first space, the smallest cut at which both spaces name it; k + 1 where
-        the second does not name it."""
+        """int64 [m, k]: for each neighbour in the first space, the smallest cut at which both spaces name it; k + 1
+        where the second does not name it."""
         m, k = self.first.shape
         size = max(int(self.first.max()), int(self.second.max())) + 1
         keys = [np.arange(m)[:, None] * size + side for side in (self.first, self.second)]
@@ -70,8 +74,7 @@ class Neighbours:
 
     def overlaps(self, n: int) -> tuple[Overlap, ...]:
         """At each cut below n; the mean over the items asked about, with a normal interval."""
-        depths = self.depths()
-        return tuple(Overlap(k, mean_of((depths <= k).sum(axis=1) / k), k / (n - 1)) for k in CUTS if k < n)
+        return tuple(Overlap(k, mean_of((self.depths <= k).sum(axis=1) / k), k / (n - 1)) for k in CUTS if k < n)
 
 
 def hubness(space: Space, nearest: NDArray[np.int64], items: Items) -> Hubness:

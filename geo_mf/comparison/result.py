@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from geo_mf.comparison.figures import (
-    LEVEL,
     Alignment,
     Disagreement,
     Estimate,
@@ -21,11 +20,12 @@ from geo_mf.comparison.figures import (
     WhoIsRight,
 )
 from geo_mf.comparison.findings import findings
+from geo_mf.evaluation.report import LEVEL
 
 __all__ = ["Comparison"]
 
 Table = tuple[str, list[list[str]]]
-SHOWN = 5
+SHOWN = 3
 """Items and pairs of each kind that are printed."""
 WIDE = 48
 """Characters of a title that are printed."""
@@ -41,7 +41,7 @@ class Comparison:
         names: of the spaces.
         dims: their dimensions.
         items: how many were compared.
-        left_out: items with a row of zeros in a space.
+        left_out: items of which one space knows nothing: a row of zeros, or in an index an item that nobody touched.
         asked: items whose neighbours were looked for, among all: a seeded sample where there are many.
         seed: of every random choice.
         similarity: linear CKA.
@@ -108,7 +108,7 @@ class Comparison:
 
     def _title(self) -> str:
         first, second = (f"{name} ({dim} dimensions)" for name, dim in zip(self.names, self.dims, strict=True))
-        left = f"; {self.left_out:,} left out, with a row of zeros" if self.left_out else ""
+        left = f"; {self.left_out:,} left out, of which one space knows nothing" if self.left_out else ""
         return f"{first} and {second} of {self.items:,} items{left}"
 
     def _tables(self) -> Iterator[Table]:
@@ -176,7 +176,8 @@ class Comparison:
                 yield (
                     f"near by {near}, far by {far}",
                     [
-                        f"{_short(one.item)} and {_short(one.other)}: {a} rank {one.ranks[0]:,.0f}, {b} {one.ranks[1]:,.0f}"
+                        f"{_short(one.item)} and {_short(one.other)}: "
+                        f"{_rank(a, one.ranks[0])}, {_rank(b, one.ranks[1])}"
                         for one in pairs[:SHOWN]
                     ],
                 )
@@ -189,7 +190,9 @@ class Comparison:
             notes.append(f"Items with fewer than {self.disagreement.least} interactions are not listed.")
         right = self.who_is_right
         if right is not None:
-            notes.append("Intervals hold 95 %, by bootstrap over users; the interactions are those of a pair's rarer item.")
+            notes.append(
+                "Intervals hold 95 %, by bootstrap over users; the interactions are those of a pair's rarer item."
+            )
             if right.dropped:
                 notes.append(f"Too few pairs to judge: {', '.join(right.dropped)} interactions.")
             if right.left_out:
@@ -206,7 +209,12 @@ def _spearman(one: Norms) -> str:
 
 
 def _short(item: ItemName) -> str:
-    return item.title if len(item.title) <= WIDE else item.title[: WIDE - 1].rstrip() + "…"
+    title = " ".join(item.title.split())
+    return title if len(title) <= WIDE else title[: WIDE - 1].rstrip() + "…"
+
+
+def _rank(name: str, rank: float) -> str:
+    return f"{rank:,.0f} by {name}"
 
 
 def _some(items: tuple[ItemName, ...]) -> str:

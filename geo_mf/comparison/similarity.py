@@ -2,8 +2,8 @@
 
 Centred kernel alignment (Kornblith et al. 2019) is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = X Xᵀ, L = Y Yᵀ.
 The plain estimate of HSIC, |XᵀY|^2 for centred X and Y, is above 0 for independent spaces, the more so the wider they
-are. Here HSIC is the unbiased estimate (Song et al. 2012, equation 5; for CKA, Nguyen et al. 2021), with K', L' for K, L
-with zeros on the diagonal:
+are. Here HSIC is the unbiased estimate (Song et al. 2012, equation 5; for CKA, Nguyen et al. 2021), with K', L' for K,
+L with zeros on the diagonal:
 
     HSIC_1 = [ tr K'L' + (1ᵀK'1)(1ᵀL'1) / ((n-1)(n-2)) - 2/(n-2) 1ᵀK'L'1 ] / (n (n-3))
 

@@ -91,7 +91,9 @@ class Items:
     rows: NDArray[np.int64]
 
     @classmethod
-    def of(cls, n: int, ids: IdValues | IdMap | None, titles: Sequence[str] | None, counts: ArrayLike | None) -> "Items":
+    def of(
+        cls, n: int, ids: IdValues | IdMap | None, titles: Sequence[str] | None, counts: ArrayLike | None
+    ) -> "Items":
         """Raises InvalidInput when there are not n of each, an id is there twice, or a count is not a whole number
         from 0 on."""
         made = ids if isinstance(ids, IdMap) or ids is None else IdMap(ids)
@@ -116,21 +118,26 @@ class Items:
         return [ItemName(id, title) for id, title in zip(ids, titles, strict=True)]
 
 
-def comparable(a: Space, b: Space, items: Items) -> tuple[Space, Space, Items]:
-    """The rows of which both spaces know something.
-
-    Raises:
-        InvalidInput: the spaces have different numbers of rows, or fewer than 10 rows are left.
-    """
+def check_aligned(a: Space, b: Space) -> None:
+    """Raises InvalidInput when the spaces have different numbers of rows."""
     if len(a) != len(b):
         raise InvalidInput(
-            f"{a.name} have {len(a)} rows and {b.name} have {len(b)}; the rows must be of the same items in the same order"
+            f"{a.name} have {len(a)} rows and {b.name} have {len(b)}; "
+            "the rows must be of the same items in the same order"
         )
+
+
+def comparable(a: Space, b: Space, items: Items) -> tuple[Space, Space, Items]:
+    """The rows of which both spaces, of equally many rows, know something.
+
+    Raises:
+        InvalidInput: fewer than 10 rows are left, or all of one space point the same way.
+    """
     rows = np.flatnonzero(a.known & b.known)
     if len(rows) < FEWEST:
         raise InvalidInput(
-            f"{len(rows)} of {len(a)} items have a row that is not zero in both {a.name} and {b.name}; a comparison needs "
-            f"at least {FEWEST}"
+            f"{len(rows)} of {len(a)} items have a row that is not zero in both {a.name} and {b.name}; "
+            f"a comparison needs at least {FEWEST}"
         )
     for space in (a, b):
         used = space.directions[rows]
@@ -157,5 +164,7 @@ def _counts(counts: ArrayLike, n: int) -> NDArray[np.int64]:
     if found.dtype.kind not in "iu" and not (found.dtype.kind == "f" and np.array_equal(found, np.floor(found))):
         raise InvalidInput(f"counts have dtype {found.dtype}; expected whole numbers of interactions")
     if len(found) and (not np.isfinite(found).all() or found.min() < 0):
-        raise InvalidInput(f"counts go from {found.min()} to {found.max()}; expected numbers of interactions, from 0 on")
+        raise InvalidInput(
+            f"counts go from {found.min()} to {found.max()}; expected numbers of interactions, from 0 on"
+        )
     return found.astype(np.int64)
