@@ -27,8 +27,6 @@ __all__ = ["Comparison"]
 Table = tuple[str, list[list[str]]]
 SHOWN = 3
 """Items and pairs of each kind that are printed."""
-WIDE = 48
-"""Characters of a title that are printed."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ class Comparison:
             yield (
                 "items with the most different neighbours",
                 [
-                    f"{_short(one.item)}: {a} say {_some(one.nearest[0])}; {b} say {_some(one.nearest[1])}"
+                    f"{one.item.short}: {a} say {_some(one.nearest[0])}; {b} say {_some(one.nearest[1])}"
                     for one in found.items[:SHOWN]
                 ],
             )
@@ -176,8 +174,7 @@ class Comparison:
                 yield (
                     f"near by {near}, far by {far}",
                     [
-                        f"{_short(one.item)} and {_short(one.other)}: "
-                        f"{_rank(a, one.ranks[0])}, {_rank(b, one.ranks[1])}"
+                        f"{one.item.short} and {one.other.short}: {_rank(a, one.ranks[0])}, {_rank(b, one.ranks[1])}"
                         for one in pairs[:SHOWN]
                     ],
                 )
@@ -208,17 +205,12 @@ def _spearman(one: Norms) -> str:
     return f"{one.spearman:.2f}" if one.varies else "all of one length"
 
 
-def _short(item: ItemName) -> str:
-    title = " ".join(item.title.split())
-    return title if len(title) <= WIDE else title[: WIDE - 1].rstrip() + "…"
-
-
 def _rank(name: str, rank: float) -> str:
     return f"{rank:,.0f} by {name}"
 
 
 def _some(items: tuple[ItemName, ...]) -> str:
-    return ", ".join(map(_short, items))
+    return ", ".join(item.short for item in items)
 
 
 def _plain(value: Any) -> Any:
