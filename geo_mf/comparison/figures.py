@@ -270,7 +270,8 @@ class Crossover:
 class WhoIsRight:
     """Each space as item-to-item recommender on held-out behaviour.
 
-    A pair is found when one of its items is among the k nearest of the other.
+    A pair is found when one of its items is among the k nearest of the other. Intervals come from drawing users again;
+    the items and their vectors stay as they are.
 
     Attributes:
         k: how near.

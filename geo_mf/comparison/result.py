@@ -187,9 +187,7 @@ class Comparison:
             notes.append(f"Items with fewer than {self.disagreement.least} interactions are not listed.")
         right = self.who_is_right
         if right is not None:
-            notes.append(
-                "Intervals hold 95 %, by bootstrap over users; the interactions are those of a pair's rarer item."
-            )
+            notes.append("Intervals: 95 %, by bootstrap over users. Interactions: those of a pair's rarer item.")
             if right.dropped:
                 notes.append(f"Too few pairs to judge: {', '.join(right.dropped)} interactions.")
             if right.left_out:
