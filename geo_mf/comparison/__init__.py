@@ -14,5 +14,7 @@ norms.py         how much of the length of a row is popularity
 disagreement.py  items and pairs on which the spaces disagree most
 pairs.py         pairs of items that somebody touched, drawn from held-out behaviour
 who_is_right.py  which space finds such pairs, by number of interactions
+ranks.py         where items stand among all, by cosine
 crossover.py     from how many interactions on one space finds more than the other
+bootstrap.py     intervals
 """
