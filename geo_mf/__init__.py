@@ -11,6 +11,9 @@ from geo_mf.threads import from_environment
 
 if TYPE_CHECKING:
     from geo_mf.builder import BuildConfig, build
+    from geo_mf.comparison.of_index import compare_index
+    from geo_mf.comparison.result import Comparison
+    from geo_mf.comparison.run import compare
     from geo_mf.data.catalog import Catalog
     from geo_mf.data.ids import IdMap
     from geo_mf.data.interactions import Interactions
@@ -96,6 +99,9 @@ _HOME = {
     "read_vectors": "export.vector_reading",
     "Split": "evaluation.split",
     "evaluate": "evaluation.run",
+    "Comparison": "comparison.result",
+    "compare": "comparison.run",
+    "compare_index": "comparison.of_index",
     "Tuning": "evaluation.tuning",
     "tune": "evaluation.tune",
 }
@@ -104,6 +110,7 @@ __all__ = [
     "BiasedMF",
     "BuildConfig",
     "Catalog",
+    "Comparison",
     "DoesNotFit",
     "ExactIndex",
     "Exposure",
@@ -133,6 +140,8 @@ __all__ = [
     "Vectors",
     "__version__",
     "build",
+    "compare",
+    "compare_index",
     "evaluate",
     "export_vectors",
     "fuse",
