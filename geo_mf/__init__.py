@@ -11,6 +11,9 @@ from geo_mf.threads import from_environment
 
 if TYPE_CHECKING:
     from geo_mf.builder import BuildConfig, build
+    from geo_mf.comparison.of_index import compare_index
+    from geo_mf.comparison.result import Comparison
+    from geo_mf.comparison.run import compare
     from geo_mf.data.catalog import Catalog
     from geo_mf.data.ids import IdMap
     from geo_mf.data.interactions import Interactions
@@ -90,6 +93,9 @@ _HOME = {
     "similar_items_all": "export",
     "Split": "evaluation.split",
     "evaluate": "evaluation.run",
+    "Comparison": "comparison.result",
+    "compare": "comparison.run",
+    "compare_index": "comparison.of_index",
     "Tuning": "evaluation.tuning",
     "tune": "evaluation.tune",
 }
@@ -98,6 +104,7 @@ __all__ = [
     "BiasedMF",
     "BuildConfig",
     "Catalog",
+    "Comparison",
     "DoesNotFit",
     "ExactIndex",
     "Exposure",
@@ -126,6 +133,8 @@ __all__ = [
     "UnknownId",
     "__version__",
     "build",
+    "compare",
+    "compare_index",
     "evaluate",
     "fuse",
     "load",

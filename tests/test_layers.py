@@ -17,7 +17,8 @@ ROOT = Path(geo_mf.__file__).parent
 HOUSE = ROOT.parent / "docs" / "house.md"
 ORDER = (
     "errors < threads | files < data < text | geometry | index < factorize < rerank < recommendations < query "
-    "< snapshot < living < view < recommender < store < builder < evaluation | export | plot < serve < cli"
+    "< snapshot < living < view < recommender < store < builder < evaluation < comparison | export | plot < report "
+    "< serve < cli"
 )
 LAYER = {room.strip(): place for place, layer in enumerate(ORDER.split("<")) for room in layer.split("|")}
 FILES = sorted(ROOT.rglob("*.py"))
@@ -151,7 +152,18 @@ def test_public_names() -> None:
 
 
 def test_verbs_are_functions_and_no_module_stands_in_their_place() -> None:
-    for name in ("build", "evaluate", "load", "tune", "verify", "read_catalog", "read_interactions", "recommend_all"):
+    for name in (
+        "build",
+        "compare",
+        "compare_index",
+        "evaluate",
+        "load",
+        "tune",
+        "verify",
+        "read_catalog",
+        "read_interactions",
+        "recommend_all",
+    ):
         assert type(getattr(geo_mf, name)).__name__ == "function"
 
 

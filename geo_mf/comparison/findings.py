@@ -1,0 +1,156 @@
+"""The figures of a comparison as sentences, each computed from the figures, and none that they do not bear out."""
+
+from typing import TYPE_CHECKING
+
+from geo_mf.comparison.figures import Crossover, Estimate, PairGroup, WhoIsRight
+
+if TYPE_CHECKING:
+    from geo_mf.comparison.result import Comparison
+
+NEAR = 10
+"""The number of neighbours that is told of."""
+HUBS = 1.0
+"""A skew from which on hubs are told of."""
+POPULAR = 0.5
+"""A rank correlation from which on length is said to be popularity."""
+
+
+def findings(found: "Comparison") -> tuple[str, ...]:
+    """What a comparison says, most general first."""
+    lines = [_alike(found), _shared(found), _read(found), *_lengths(found), *_hubs(found)]
+    if found.who_is_right is not None:
+        lines += _right(found.who_is_right, found.names)
+    return tuple(lines)
+
+
+def _alike(found: "Comparison") -> str:
+    a, b = found.names
+    cka, left = found.similarity.cka, found.alignment.residual.value
+    if cka > 0.99 and left < 0.01:
+        return f"{_up(a)} and {b} are the same space, up to a rotation (CKA {cka:.2f})."
+    return (
+        f"{_up(a)} and {b} have a CKA of {cka:.2f} (0 is nothing in common, 1 the same up to a rotation); laid on each "
+        f"other, {_percent(min(left, 1))} of their variance do not match."
+    )
+
+
+def _shared(found: "Comparison") -> str:
+    at = min(found.overlaps, key=lambda one: abs(one.k - NEAR))
+    said = f"The spaces share {_percent(at.share.value)} of their {at.k} nearest neighbours; chance would give "
+    beyond = "" if at.share.low > at.chance else ", and the difference is not certain"
+    return f"{said}{_percent(at.chance)}{beyond}."
+
+
+def _read(found: "Comparison") -> str:
+    forth, back = found.alignment.readings
+    better, worse = (forth, back) if forth.r2.value >= back.r2.value else (back, forth)
+    if max(forth.r2.low, back.r2.low) <= 0:
+        return f"Neither space can be read from the other by a linear map (R² {_r2(forth.r2)} and {_r2(back.r2)})."
+    if better.r2.low > worse.r2.high:
+        return (
+            f"{_up(better.target)} can be read from {better.source} (R² {_r2(better.r2)}) better than "
+            f"{worse.target} from {worse.source} ({_r2(worse.r2)})."
+        )
+    return (
+        f"{_up(forth.target)} can be read from {forth.source} about as well as the other way round "
+        f"(R² {_r2(forth.r2)} and {_r2(back.r2)})."
+    )
+
+
+def _lengths(found: "Comparison") -> list[str]:
+    return [
+        f"The length of {one.space} is mostly popularity (rank correlation {one.spearman:.2f})."
+        for one in found.norms
+        if one.spearman > POPULAR
+    ]
+
+
+def _hubs(found: "Comparison") -> list[str]:
+    return [
+        f"{_up(one.space)} have hubs: {one.hubs[0].item.title} is among the {one.k} nearest of {one.hubs[0].count:,} "
+        f"items, and {_percent(one.antihubs)} of the items are nobody's neighbour."
+        for one in found.hubness
+        if one.skew > HUBS and one.hubs
+    ]
+
+
+def _right(right: WhoIsRight, names: tuple[str, str]) -> list[str]:
+    group = right.overall
+    a, b = names
+    lines = [
+        f"Of {group.pairs:,} held-out pairs of items, {a} find {_percent(group.first.value)} among the {right.k} "
+        f"nearest, {b} {_percent(group.second.value)}, both together {_percent(group.both.value)}."
+    ]
+    if group.difference.sign:
+        first, second = names if group.difference.sign > 0 else (b, a)
+        low, high = sorted(abs(end) for end in (group.difference.low, group.difference.high))
+        lines.append(
+            f"Over all pairs, {first} find what people touch together more often than {second} "
+            f"(by {100 * low:.1f} to {100 * high:.1f} points)."
+        )
+    else:
+        lines.append(f"Over all pairs, no difference between {a} and {b} is certain.")
+    if right.crossover is not None:
+        lines.append(_crossing(right.crossover))
+    elif right.groups:
+        lines.append(_leading(right, names))
+    return [*lines, _blend(group)]
+
+
+def _crossing(crossover: Crossover) -> str:
+    if not crossover.clear:
+        return (
+            f"{_up(crossover.after)} may overtake {crossover.before} from about {_count(crossover.at)} on "
+            f"({_interval(crossover)}), but on one side of that no group of pairs shows a certain difference."
+        )
+    return (
+        f"From about {_count(crossover.at)} on ({_interval(crossover)}), {crossover.after} find what people touch "
+        f"together more often than {crossover.before}; below, {crossover.before} do."
+    )
+
+
+def _leading(right: WhoIsRight, names: tuple[str, str]) -> str:
+    if right.leader is None:
+        return "Neither space leads at any number of interactions."
+    other = names[1] if right.leader == names[0] else names[0]
+    sign = 1 if right.leader == names[0] else -1
+    certain = [group.label for group in right.groups if group.difference.sign == sign]
+    if not certain:
+        return f"No number of interactions shows a certain difference between {names[0]} and {names[1]}."
+    if len(certain) == len(right.groups):
+        return f"{_up(right.leader)} lead at every number of interactions."
+    return (
+        f"There is no crossover: {right.leader} do not fall behind {other} at any number of interactions, and lead for "
+        f"certain at {', '.join(certain)}."
+    )
+
+
+def _blend(group: PairGroup) -> str:
+    if group.gain.sign > 0:
+        return f"Both together find {100 * group.gain.value:.1f} points more than the better one alone."
+    if group.gain.sign < 0:
+        return (
+            f"Both together, in equal parts, find {-100 * group.gain.value:.1f} points less than the better one alone."
+        )
+    return "Both together, in equal parts, find neither more nor less than the better one alone, as far as can be told."
+
+
+def _interval(crossover: Crossover) -> str:
+    high = "more than was seen" if crossover.high is None else f"{crossover.high:.0f}"
+    return f"interval {crossover.low:.0f} to {high}"
+
+
+def _count(at: float) -> str:
+    return "1 interaction" if round(at) == 1 else f"{at:.0f} interactions"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def _r2(figure: Estimate) -> str:
+    return f"{figure.value:.2f}"
+
+
+def _up(name: str) -> str:
+    return name[:1].upper() + name[1:]
