@@ -1,6 +1,7 @@
 """The items of a report's maps, as the page's script reads them."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from geo_mf.plot.flat import flatten
 from geo_mf.plot.groups import attribute
+from geo_mf.plot.style import COLOURS
 
 __all__ = ["MOST", "Colour", "items_of"]
 
@@ -58,12 +60,13 @@ def items_of(
 
 
 def _colour(one: Colour, planes: Any) -> dict[str, Any]:
-    found = attribute(one.values, one.name, None, planes)
+    groups = Counter(value for value in one.values if value is not None and not isinstance(value, int | float))
+    found = attribute(one.values, one.name, [name for name, _ in groups.most_common(len(COLOURS))] or None, planes)
     if found.numbers is not None:
         numbers = np.log1p(found.numbers) if one.logarithmic else found.numbers
         low, high = float(numbers.min()), float(numbers.max())
         shares = (numbers - low) / (high - low if high > low else 1.0)
-        ends = [f"{float(end):,.4g}" for end in (found.numbers.min(), found.numbers.max())]
+        ends = [f"{float(end):,.10g}" for end in (found.numbers.min(), found.numbers.max())]
         return {"name": one.name, "shares": np.round(shares, 3).tolist(), "ends": ends}
     of = np.full(len(one.values), -1)
     for at, group in enumerate(found.groups):
