@@ -5,8 +5,8 @@
 
 `--items` compares made-up spaces of 128 and 384 dimensions that share a part, with 20,000 held-out pairs, and prints
 seconds and the peak memory of the process. `--data` holds out a fifth of each user's interactions at random, fits the
-factors to the rest, and compares them with MiniLM's embeddings of the texts. `--bare` fits them without text, so that an
-item without interactions has no factor and is left out. `--index` asks `compare_index` of an index of everything.
+factors to the rest, and compares them with MiniLM's embeddings of the texts. `--bare` fits them without text, so that
+an item without interactions has no factor and is left out. `--index` asks `compare_index` of an index of everything.
 """
 
 import argparse

@@ -106,7 +106,7 @@ def _items(
         for side, other in ((first, 1), (second, 0))
     ]
     typical = [np.exp(np.log(rank).mean(axis=1)) for rank in ranked]
-    order = np.lexsort((first.asked[chosen], -typical[0] * typical[1]))[:LISTED]
+    order = np.argsort(-typical[0] * typical[1], kind="stable")[:LISTED]
     return tuple(
         DisagreeingItem(
             name,
@@ -125,7 +125,8 @@ def _pairs(
     asked, other = pairs
     ranked = ranks(a, b, asked, other)[:, :2]
     listed: dict[frozenset[int], int] = {}
-    for at in np.lexsort((other, asked, -ranked[:, 1 - near])).tolist():
+    # Stable: equal ranks stay in the order of cosines.
+    for at in np.argsort(-ranked[:, 1 - near], kind="stable").tolist():
         # The same two the other way round say nothing new.
         listed.setdefault(frozenset((int(asked[at]), int(other[at]))), at)
     kept = np.asarray(list(listed.values())[:LISTED], np.int64)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+WIDE = 48
+"""Characters of a title that is printed."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -51,6 +54,12 @@ class ItemName:
 
     id: Any
     title: str
+
+    @property
+    def short(self) -> str:
+        """The title on one line, cut where it is long."""
+        title = " ".join(self.title.split())
+        return title if len(title) <= WIDE else title[: WIDE - 1].rstrip() + "…"
 
 
 @dataclass(frozen=True)
@@ -261,7 +270,8 @@ class Crossover:
 class WhoIsRight:
     """Each space as item-to-item recommender on held-out behaviour.
 
-    A pair is found when one of its items is among the k nearest of the other.
+    A pair is found when one of its items is among the k nearest of the other. Intervals come from drawing users again;
+    the items and their vectors stay as they are.
 
     Attributes:
         k: how near.

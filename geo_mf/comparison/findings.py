@@ -67,7 +67,7 @@ def _lengths(found: "Comparison") -> list[str]:
 
 def _hubs(found: "Comparison") -> list[str]:
     return [
-        f"{_up(one.space)} have hubs: {one.hubs[0].item.title} is among the {one.k} nearest of {one.hubs[0].count:,} "
+        f"{_up(one.space)} have hubs: {one.hubs[0].item.short} is among the {one.k} nearest of {one.hubs[0].count:,} "
         f"items, and {_percent(one.antihubs)} of the items are nobody's neighbour."
         for one in found.hubness
         if one.skew > HUBS and one.hubs

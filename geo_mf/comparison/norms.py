@@ -16,7 +16,8 @@ def norms(space: Space, counts: NDArray[np.int64]) -> Norms:
 
     Where all lengths, or all counts, are equal there is nothing to explain, and both are 0.
     """
-    lengths, popularity = np.log(space.lengths), np.log1p(counts)
+    # Rounded, so that the last digits do not order equal lengths.
+    lengths, popularity = np.log(space.lengths).round(6), np.log1p(counts)
     varies = bool(np.ptp(lengths) > EVEN)
     if not varies or np.ptp(popularity) == 0:
         return Norms(space.name, 0.0, 0.0, varies)

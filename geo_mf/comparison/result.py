@@ -27,8 +27,6 @@ __all__ = ["Comparison"]
 Table = tuple[str, list[list[str]]]
 SHOWN = 3
 """Items and pairs of each kind that are printed."""
-WIDE = 48
-"""Characters of a title that are printed."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ class Comparison:
             yield (
                 "items with the most different neighbours",
                 [
-                    f"{_short(one.item)}: {a} say {_some(one.nearest[0])}; {b} say {_some(one.nearest[1])}"
+                    f"{one.item.short}: {a} say {_some(one.nearest[0])}; {b} say {_some(one.nearest[1])}"
                     for one in found.items[:SHOWN]
                 ],
             )
@@ -178,8 +176,7 @@ class Comparison:
                 yield (
                     f"near by {near}, far by {far}",
                     [
-                        f"{_short(one.item)} and {_short(one.other)}: "
-                        f"{_rank(a, one.ranks[0])}, {_rank(b, one.ranks[1])}"
+                        f"{one.item.short} and {one.other.short}: {_rank(a, one.ranks[0])}, {_rank(b, one.ranks[1])}"
                         for one in pairs[:SHOWN]
                     ],
                 )
@@ -192,9 +189,7 @@ class Comparison:
             notes.append(f"Items with fewer than {self.disagreement.least} interactions are not listed.")
         right = self.who_is_right
         if right is not None:
-            notes.append(
-                "Intervals hold 95 %, by bootstrap over users; the interactions are those of a pair's rarer item."
-            )
+            notes.append("Intervals: 95 %, by bootstrap over users. Interactions: those of a pair's rarer item.")
             if right.dropped:
                 notes.append(f"Too few pairs to judge: {', '.join(right.dropped)} interactions.")
             if right.left_out:
@@ -214,17 +209,12 @@ def _spearman(one: Norms) -> str:
     return f"{one.spearman:.2f}" if one.varies else "all of one length"
 
 
-def _short(item: ItemName) -> str:
-    title = " ".join(item.title.split())
-    return title if len(title) <= WIDE else title[: WIDE - 1].rstrip() + "…"
-
-
 def _rank(name: str, rank: float) -> str:
     return f"{rank:,.0f} by {name}"
 
 
 def _some(items: tuple[ItemName, ...]) -> str:
-    return ", ".join(map(_short, items))
+    return ", ".join(item.short for item in items)
 
 
 def _plain(value: Any) -> Any:
