@@ -8,6 +8,8 @@ choice.py      validation_curve: which value of a setting to choose
 speed.py       recall_speed
 charts.py      spectrum, bar_metrics
 flat.py        principal components in the plane (arrays only)
+unfold.py      the plane by UMAP, an extra
+movers.py      which items stand elsewhere, and their arrows
 groups.py      which group gets which colour
 words.py       names on a map, moved apart
 lines.py       named lines in one chart, their key and their title

@@ -16,7 +16,7 @@ from geo_mf.plot.style import INK, SMALL
 NEAR = 10
 """The number of neighbours that the title speaks of, where it was measured."""
 
-NAMES = ("factors", "text")
+NAMES = ("factors", "embeddings")
 
 
 class Interval(Protocol):
@@ -211,4 +211,4 @@ def _percent(name: str, x: NDArray[np.float64], shares: Sequence[Interval]) -> L
 
 def _share(share: float) -> str:
     percent = 100 * share
-    return f"{percent:.0f} %" if percent >= 9.95 or percent == 0 else f"{percent:.2g} %"
+    return f"{percent:.0f}\u00a0%" if percent >= 9.95 or percent == 0 else f"{percent:.2g}\u00a0%"

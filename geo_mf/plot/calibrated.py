@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from geo_mf.errors import InvalidInput
 from geo_mf.plot.fitting import width
 from geo_mf.plot.lines import Line, canvas, draw, finish, name_axes, numbers, percents
-from geo_mf.plot.scales import Short, written
+from geo_mf.plot.scales import written
 from geo_mf.plot.style import SMALL
 
 Z = 1.959963984540054
@@ -51,12 +51,10 @@ def calibration(
     axes.set_xlim(-0.5, count - 0.5)
     percents(axes, *(line.high for line in lines))
     # Numbers stand at the edges of the bins.
-    written_edges = [written(edge) for edge in edges.tolist()]
-    if len(set(written_edges)) < len(edges):
-        written_edges = Short().format_ticks(edges.tolist())
-    widest = 1.2 * max(width(figure, one, SMALL) for one in written_edges)
+    told = _edges(edges)
+    widest = 1.2 * max(width(figure, one, SMALL) for one in told)
     step = int(np.ceil(widest * len(edges) / (6.4 * figure.dpi)))
-    axes.set_xticks((np.arange(len(edges)) - 0.5)[::step], written_edges[::step])
+    axes.set_xticks((np.arange(len(edges)) - 0.5)[::step], told[::step])
     name_axes(axes, "score, in bins of about equally many items", "items that were right")
     said, note = _verdict(judged, names)
     keys = {
@@ -81,6 +79,15 @@ def _rates(name: str, asked: NDArray[np.int64], right: NDArray[np.int64]) -> Lin
     share[some] = 100 * right[some] / asked[some]
     low[some], high[some] = (100 * end for end in wilson(right[some], asked[some]))
     return Line(name, np.arange(len(asked), dtype=float), share, low, high)
+
+
+def _edges(edges: NDArray[np.float64]) -> list[str]:
+    """The edges with equally many decimals, or each with its own where that would be many."""
+    if len(edges) < 2:
+        return [written(float(edge)) for edge in edges]
+    step = 10.0 ** np.floor(np.log10(np.diff(edges).min()))
+    alike = [written(edge, step, float(np.abs(edges).max())) for edge in edges.tolist()]
+    return alike if max(map(len, alike)) <= 7 else [written(edge) for edge in edges.tolist()]
 
 
 def _verdict(judged: dict[str, NDArray[np.int64]], names: tuple[str, str]) -> tuple[str, str]:
@@ -112,7 +119,7 @@ def _verdict(judged: dict[str, NDArray[np.int64]], names: tuple[str, str]) -> tu
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.3g}\u00a0%"
 
 
 def _mask(values: ArrayLike, what: str, size: int) -> NDArray[np.bool_]:

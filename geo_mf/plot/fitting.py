@@ -1,5 +1,7 @@
 """Words broken into lines, or cut, until they fit their place."""
 
+import re
+
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -14,9 +16,14 @@ def width(figure: Figure, words: str, size: float) -> float:
     return renderer.get_text_width_height_descent(words, FontProperties(size=size), False)[0]
 
 
+def parts(words: str) -> list[str]:
+    """The words one by one. A space that must not break stays inside its word."""
+    return re.findall(r"[^ \t\r\n]+", words)
+
+
 def cut(figure: Figure, words: str, size: float, room: float) -> str:
     """The words in one line of at most `room` pixels, ended by an ellipsis where they are too long."""
-    words = " ".join(words.split())
+    words = " ".join(parts(words))
     if width(figure, words, size) <= room:
         return words
     fits, too_long = 0, len(words)
@@ -39,7 +46,7 @@ def wrapped(figure: Figure, words: str, size: float, room: float, lines: int = L
 
 def _broken(figure: Figure, words: str, size: float, room: float, lines: int) -> list[str]:
     done: list[str] = []
-    rest = words.split()
+    rest = parts(words)
     while rest and len(done) < lines - 1:
         taken = 1
         while taken < len(rest) and width(figure, " ".join(rest[: taken + 1]), size) <= room:

@@ -14,7 +14,8 @@ class Plane:
 
     Attributes:
         points: float64 [items, 2], NaN for a row of zeros.
-        shares: float64 [dim], each principal direction's share of the variance, falling, summing to 1.
+        shares: float64 [dim], each principal direction's share of the variance, falling, summing to 1; empty where
+            the axes are no directions.
     """
 
     points: NDArray[np.float64]
@@ -25,18 +26,22 @@ class Plane:
         """bool [items], items that have a place."""
         return np.isfinite(self.points[:, 0])
 
-    def turned_towards(self, other: "Plane") -> "Plane":
-        """The same plane, rotated or mirrored to lie over the other (orthogonal Procrustes, Schönemann 1966)."""
+    def laid_over(self, other: "Plane") -> "Plane":
+        """The same plane, moved, rotated or mirrored, and brought to the same spread, to lie over the other (orthogonal
+        Procrustes, Schönemann 1966)."""
         both = self.drawn & other.drawn
-        u, _, v = np.linalg.svd(self.points[both].T @ other.points[both])
-        return Plane(self.points @ (u @ v), self.shares)
+        if not both.any():
+            return self
+        mine, theirs = self.points[both], other.points[both]
+        middle, there = mine.mean(axis=0), theirs.mean(axis=0)
+        u, _, v = np.linalg.svd((mine - middle).T @ (theirs - there))
+        spread, wanted = np.linalg.norm(mine - middle), np.linalg.norm(theirs - there)
+        scale = wanted / spread if spread > 1e-12 and wanted > 1e-12 else 1.0
+        return Plane(scale * (self.points - middle) @ (u @ v) + there, self.shares)
 
 
-def flatten(vectors: ArrayLike, what: str) -> Plane:
-    """Lay a space flat.
-
-    Rows are first scaled to unit length: the length of a factor mostly tells how popular the item is. A row of zeros
-    has no direction and gets no place.
+def directions(vectors: ArrayLike, what: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which rows are not zero, bool [items], and those rows at unit length, float64 [n, dim].
 
     Args:
         vectors: [items, dim] float.
@@ -58,13 +63,23 @@ def flatten(vectors: ArrayLike, what: str) -> Plane:
         raise InvalidInput(f"{np.count_nonzero(alive)} rows of {what} are not zero; a picture needs at least 3")
     unit = rows[alive] / largest[alive, None]
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    return alive, unit
+
+
+def flatten(vectors: ArrayLike, what: str) -> Plane:
+    """Lay a space flat by its principal components.
+
+    Rows are first scaled to unit length: the length of a factor mostly tells how popular the item is. A row of zeros
+    has no direction and gets no place. Arguments and errors are those of `directions`.
+    """
+    alive, unit = directions(vectors, what)
     unit -= unit.mean(axis=0)
     values, axes = np.linalg.eigh(unit.T @ unit)
     values, axes = np.maximum(values[::-1], 0), axes[:, ::-1]
     # A direction and its opposite are equally good: take the one whose largest part is positive.
     heaviest = axes[np.abs(axes).argmax(axis=0), np.arange(len(values))]
     axes = axes * np.where(heaviest < 0, -1, 1)
-    points = np.full((len(rows), 2), np.nan)
+    points = np.full((len(alive), 2), np.nan)
     points[alive] = unit @ axes[:, :2]
     total = values.sum()
     return Plane(points, values / total if total > 1e-12 else np.full(len(values), 1 / len(values)))

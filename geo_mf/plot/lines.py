@@ -35,7 +35,7 @@ class Line:
 def canvas(width: float = 7.6, height: float = 5.4, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """An empty figure, its size in inches, with charts one under the other over the same x."""
     figure = blank(width, height)
-    figure.get_layout_engine().set(h_pad=0.09)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(h_pad=0.09, w_pad=0.08)  # type: ignore[union-attr]
     panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0].tolist()
     for axes in panels:
         plain(axes, grid="y")
@@ -185,6 +185,6 @@ def _key(figure: Figure, axes: Axes, keys: Mapping[str, Line2D], room: float) ->
         for text in legend.get_texts():
             text.set_parse_math(False)
         box = legend.get_window_extent(renderer)
-        if box.width <= room:
-            break
-    return (box.height + EDGE) * 72 / figure.dpi
+        if columns == 1 or box.width <= room:
+            return (box.height + EDGE) * 72 / figure.dpi
+    return 0.0

@@ -1,17 +1,21 @@
 """Items laid flat: one space, or two side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike, NDArray
 
 from geo_mf.errors import InvalidInput
+from geo_mf.plot.fitting import wrapped
 from geo_mf.plot.flat import Plane, flatten
 from geo_mf.plot.groups import MIN_MEMBERS, Attribute, Group, attribute
+from geo_mf.plot.movers import arrow, badge, moving
 from geo_mf.plot.style import COLOURS, GREY, INK, NORMAL, SCALE, SMALL, blank, footnote, headline
 from geo_mf.plot.words import settle, word
 
@@ -66,37 +70,69 @@ def two_maps(
     mark: Sequence[int] = (),
     highlight: Sequence[object] | None = None,
     label_name: str = "groups",
+    movers: int | Sequence[int] = 0,
+    method: Literal["pca", "umap"] = "pca",
 ) -> Figure:
     """The same items in both spaces, side by side, coloured and marked alike.
 
-    The right map is rotated, and mirrored if need be, to lie over the left one as well as it can: where the spaces
-    agree, a place means the same on both sides.
+    The right map is rotated, mirrored if need be, and brought to the size of the left one, to lie over it as well as it
+    can: where the spaces agree, a place means the same on both sides.
 
     Args:
         factors: [items, rank] float.
         embeddings: [items, dim] float, the same items in the same order.
         labels, titles, mark, highlight, label_name: as in `space_map`.
+        movers: arrows in the right map, from where an item stands in the left one: for these rows, or for so many of
+            the items that move farthest, at most 8. Of items that move alike only one is taken: there may be fewer.
+        method: "pca" draws directions that hold most of the variance. "umap" draws neighbourhoods: who is near is to be
+            trusted, what is far is not, nor how long an arrow is. It needs the extra `umap`, and takes some seconds.
 
     Raises:
-        InvalidInput: as in `space_map`, or the two spaces differ in their number of items.
+        InvalidInput: as in `space_map`, the two spaces differ in their number of items, or `movers` or `method` cannot
+            be used.
+        MissingExtra: umap-learn is not installed.
     """
-    left, right = flatten(factors, "factors"), flatten(embeddings, "embeddings")
+    flat = _method(method)
+    left, right = flat(factors, "factors"), flat(embeddings, "embeddings")
     if len(left.points) != len(right.points):
         raise InvalidInput(
             f"factors have {len(left.points)} rows and embeddings {len(right.points)}; give the same items to both"
         )
-    right = right.turned_towards(left)
+    right = right.laid_over(left)
     colours = None if labels is None else attribute(labels, label_name, highlight, [left, right])
     marked = _marked(mark, titles, len(left.points))
+    moved = moving(movers, left, right)
     figure = blank(12.4, 6.6)
-    drawn = []
+    drawn: list[tuple[Axes, list[Annotation], NDArray[np.float64]]] = []
     for place, (plane, name) in enumerate(((left, "Factors: who touches what"), (right, "Text: what is written")), 1):
         axes = figure.add_subplot(1, 2, place)
-        drawn.append((axes, _draw(figure, axes, plane, colours, marked), plane.points[list(marked)]))
+        words = _draw(figure, axes, plane, colours, marked)
+        drawn.append((axes, words, plane.points[[*marked, *moved]]))
         headline(axes, name)
-    _explain(figure, colours)
-    settle(figure, drawn)
+        for number, row in enumerate(moved, 1):
+            badge(axes, number, plane.points[row])
+    _same_window([axes for axes, _, _ in drawn])
+    notes = ["UMAP: near is to be trusted, far is not."] if method == "umap" else []
+    if moved:
+        named = [f"row {row}" if titles is None else _short(titles[row]) for row in moved]
+        numbered = (f"{number}\u00a0{name}" for number, name in enumerate(named, 1))
+        notes.append(f"Arrows come from the place in the left map. {';  '.join(numbered)}.")
+    _explain(figure, colours, *notes)
+    figure.draw_without_rendering()  # The arrows need the final layout.
+    axes, words, marks = drawn[1]
+    heads = [arrow(axes, left.points[row], right.points[row]) for row in moved]
+    settle(figure, [drawn[0], (axes, words, np.concatenate([marks, *heads]))])
     return figure
+
+
+def _method(method: str) -> Callable[[ArrayLike, str], Plane]:
+    if method == "umap":
+        from geo_mf.plot.unfold import unfolded
+
+        return unfolded
+    if method != "pca":
+        raise InvalidInput(f"method is {method!r}; expected 'pca' or 'umap'")
+    return flatten
 
 
 def _marked(mark: Sequence[int], titles: Sequence[str] | None, size: int) -> dict[int, str]:
@@ -150,10 +186,19 @@ def _draw(
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_color(GREY)
-    shares = 100 * plane.shares[:2]
-    axes.set_xlabel(f"direction 1: {shares[0]:.0f} % of the variance", fontsize=SMALL)
-    axes.set_ylabel(f"direction 2: {shares[1]:.0f} % of the variance", fontsize=SMALL)
+    if len(plane.shares):
+        shares = 100 * plane.shares[:2]
+        axes.set_xlabel(f"direction 1: {shares[0]:.0f} % of the variance", fontsize=SMALL)
+        axes.set_ylabel(f"direction 2: {shares[1]:.0f} % of the variance", fontsize=SMALL)
     return words
+
+
+def _same_window(panels: Sequence[Axes]) -> None:
+    """Let all maps show the same part of the plane, so that a place in one is the same place in the other."""
+    window = Bbox.union([axes.dataLim for axes in panels])
+    for axes in panels:
+        axes.update_datalim(window.get_points())
+        axes.autoscale_view()
 
 
 def _ellipse(axes: Axes, group: Group, points: NDArray[np.float64], middle: NDArray[np.float64]) -> Annotation:
@@ -168,12 +213,17 @@ def _ellipse(axes: Axes, group: Group, points: NDArray[np.float64], middle: NDAr
     away = away / np.linalg.norm(away) if np.linalg.norm(away) > 0 else np.array([0.0, 1.0])
     # The ellipse's own reach in a direction d is the length of REACH * covariance^(1/2) d.
     rim = centre + away * REACH * np.sqrt(max(float(away @ covariance @ away), 0.0))
-    return word(axes, group.name, rim, (0, 0), group.colour, NORMAL)
+    return word(axes, group.name, rim, (0, 8 if away[1] >= 0 else -8), group.colour, NORMAL)
 
 
-def _explain(figure: Figure, colours: Attribute | None) -> None:
-    if colours is None or not colours.groups:
-        return
-    shown, total = len(colours.groups), colours.total
-    which = f"{shown} of {total} {colours.name} in colour. " if shown < total else ""
-    footnote(figure, f"{which}An ellipse holds about half of its group.")
+def _explain(figure: Figure, colours: Attribute | None, *notes: str) -> None:
+    words = list(notes)
+    if colours is not None and colours.groups:
+        shown, total = len(colours.groups), colours.total
+        which = f"{shown} of {total} {colours.name} in colour. " if shown < total else ""
+        words.insert(0, f"{which}An ellipse holds about half of its group.")
+    if words:
+        width, height = figure.get_size_inches()
+        note = wrapped(figure, " ".join(words), SMALL, 0.97 * width * figure.dpi, 5)
+        figure.set_size_inches(width, height + 0.2 * note.count("\n"))
+        footnote(figure, note)

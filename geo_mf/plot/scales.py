@@ -47,7 +47,8 @@ def written(x: float, step: float = 0.0, largest: float | None = None) -> str:
     if x == 0 or largest == 0:
         return "0"
     if largest < 1e-3 or largest >= 1e15:
-        digits, power = f"{x:.{_digits(step / largest) if step else 2}e}".split("e")
+        size = 10.0 ** math.floor(math.log10(largest))
+        digits, power = f"{x:.{_digits(step / size) if step else 2}e}".split("e")
         return f"{digits if step else _bare(digits)}e{int(power)}".replace("-", MINUS)
     # 9,999.9 would be written as 10,000.
     size, unit = next(((size, f" {unit}") for size, unit in _UNITS if largest >= 0.99995 * size), (1.0, ""))

@@ -41,7 +41,7 @@ def recall_speed(
     recalls = np.concatenate([line.x for line in lines] + ([] if target is None else [np.array([target])]))
     room = 0.04 * max(float(np.ptp(recalls)), 0.05)
     low, high = float(recalls.min()) - room, float(recalls.max()) + room
-    ticks = MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high)
+    ticks = np.asarray(MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high))
     axes.set_xticks(ticks[(ticks >= low) & (ticks <= min(high, 1))])
     axes.set_xlim(low, high)
     decades(axes.yaxis, np.concatenate([line.y for line in lines]))
@@ -61,4 +61,4 @@ def recall_speed(
 def _fastest(lines: list[Line], target: float) -> str:
     rates = [(float(line.y[line.x >= target].max()), line.name) for line in lines]
     rate, name = max(rates, default=(0.0, ""))
-    return f"{name}: {written(rate)} queries a second"
+    return f"{name} ({written(rate)} queries a second)"
