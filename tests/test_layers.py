@@ -16,13 +16,9 @@ import geo_mf
 ROOT = Path(geo_mf.__file__).parent
 HOUSE = ROOT.parent / "docs" / "house.md"
 ORDER = (
-<<<<<<< HEAD
     "errors < threads | files < data < text | geometry | index < factorize < rerank < recommendations < query "
-    "< snapshot < living < view < recommender < store < builder < evaluation | export | plot < serve < cli"
-=======
-    "errors < files < data < text | geometry | index < factorize < rerank < recommendations < query < snapshot "
-    "< living < view < recommender < store < builder < evaluation < comparison | export | plot < serve < cli"
->>>>>>> compare
+    "< snapshot < living < view < recommender < store < builder < evaluation < comparison | export | plot < report "
+    "< serve < cli"
 )
 LAYER = {room.strip(): place for place, layer in enumerate(ORDER.split("<")) for room in layer.split("|")}
 FILES = sorted(ROOT.rglob("*.py"))

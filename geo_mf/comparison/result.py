@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,17 +91,19 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self._title())}</p>{_points(self.findings)}{self.tables_html()}"
+
+    def tables_html(self) -> str:
+        """The tables, lists and notes as HTML, without the findings."""
+
         def cells(kind: str, row: list[str]) -> str:
             return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row) + "</tr>"
 
-        def points(lines: Iterator[str] | tuple[str, ...] | list[str]) -> str:
-            return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
-
-        parts = [f"<p>{html.escape(self._title())}</p>", points(self.findings)]
+        parts = []
         for title, (header, *body) in self._tables():
             rows = "".join(cells("td", row) for row in body)
             parts.append(f"<table><caption>{html.escape(title)}</caption>{cells('th', header)}{rows}</table>")
-        parts += [f"<p>{html.escape(title)}</p>{points(names)}" for title, names in self._lists()]
+        parts += [f"<p>{html.escape(title)}</p>{_points(names)}" for title, names in self._lists()]
         return "".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in self._notes())])
 
     def _title(self) -> str:
@@ -193,6 +195,10 @@ class Comparison:
             if right.left_out:
                 notes.append(f"{right.left_out:,} held-out interactions are with items that are not compared.")
         return notes
+
+
+def _points(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def _two(figure: Estimate) -> list[str]:
