@@ -47,7 +47,7 @@ def items_of(
         colours: ways to colour them.
     """
     first = flatten(spaces[0], "the first space")
-    second = flatten(spaces[1], "the second space").turned_towards(first)
+    second = flatten(spaces[1], "the second space").laid_over(first)
     planes = (first, second)
     data: dict[str, Any] = {
         "titles": [_short(title) for title in titles],
