@@ -68,10 +68,10 @@ def everything(data: str) -> tuple[gm.Catalog, Interactions, dict]:
     return catalog, Interactions.from_arrays(users, items), settings
 
 
-def real(data: str, bare: bool, index: bool, full: bool) -> None:
+def real(data: str, chosen: argparse.Namespace) -> None:
     catalog, interactions, settings = everything(data)
     config = gm.BuildConfig.of(**settings)
-    if index:
+    if chosen.index:
         rec = gm.build(interactions, catalog, config=config)
         began = time.perf_counter()
         found = gm.compare_index(rec)
@@ -80,7 +80,7 @@ def real(data: str, bare: bool, index: bool, full: bool) -> None:
         split = random_split(interactions, 0.2, seed=0)
         rec = gm.build(split.train, catalog, config=config)
         embeddings, ids = rec.embeddings, catalog.items
-        if bare:
+        if chosen.bare:
             alone = gm.BuildConfig.of(**{**settings, "learn_blend": False})
             rec = gm.build(split.train, gm.Catalog.from_ids(ids), config=alone)
         counts = np.bincount(rec.history.indices, minlength=len(ids))
@@ -94,9 +94,13 @@ def real(data: str, bare: bool, index: bool, full: bool) -> None:
             counts=counts,
             names=("factors", "texts"),
         )
-        print(f"{data}, factors {'without' if bare else 'with'} a prior from text")
+        print(f"{data}, factors {'without' if chosen.bare else 'with'} a prior from text")
     print(f"compared in {time.perf_counter() - began:.1f} s")
-    print(found if full else "\n".join(lines(found)), flush=True)
+    print(found if chosen.full else "\n".join(lines(found)), flush=True)
+    if chosen.plot and found.who_is_right is not None:
+        from geo_mf import plot
+
+        plot.crossover(found.who_is_right, found.names).savefig(chosen.plot, dpi=110)
 
 
 def lines(found: gm.Comparison) -> list[str]:
@@ -112,12 +116,13 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true", help="factors without a prior from text")
     parser.add_argument("--index", action="store_true", help="compare_index of an index of everything")
     parser.add_argument("--full", action="store_true", help="print the whole comparison")
+    parser.add_argument("--plot", help="draw who finds more, into this file")
     chosen = parser.parse_args()
     print(datasets.machine())
     if chosen.items:
         made_up(chosen.items)
     for data in chosen.data:
-        real(data, chosen.bare, chosen.index, chosen.full)
+        real(data, chosen)
 
 
 if __name__ == "__main__":

@@ -125,6 +125,6 @@ plot.bar_metrics(report, "ndcg", title="NDCG@10: how well hidden articles are fo
 
 # %% [markdown]
 # **What to see:** behaviour alone (*factors*) and text alone (*content kNN*) both beat the list of the most popular,
-# and the index that holds both (*blend*) beats either of them.
+# and the index that holds both (*blend*) is as good as the better of them.
 #
 # Next: [new users and cold items](02_new_users_and_cold_items.ipynb), then [the two spaces](03_two_spaces.ipynb).

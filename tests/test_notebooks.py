@@ -15,7 +15,13 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
-NAMES = ["01_build_an_index", "02_new_users_and_cold_items", "03_two_spaces"]
+NAMES = [
+    "01_build_an_index",
+    "02_new_users_and_cold_items",
+    "03_two_spaces",
+    "04_choosing_the_blend",
+    "05_choosing_the_rank",
+]
 SEE = "**What to see:**"
 MOST_BYTES = 1_500_000
 

@@ -339,10 +339,10 @@ def test_the_crossover_is_marked_where_the_lines_cross() -> None:
 
 
 def test_without_a_crossover_the_title_says_who_leads_or_that_nobody_does() -> None:
-    assert (
-        said(PICTURES["no crossover"]())
-        == "At every number of interactions, more is found by embeddings than by factors"
-    )
+    assert said(PICTURES["no crossover"]()) == "Altogether, more is found by embeddings than by factors"
+    certain = [group(0.1, 0.3), group(0.2, 0.4)]
+    every = plot.crossover(Right(20, certain[0], certain, None, "embeddings"))
+    assert said(every) == "At every number of interactions, more is found by embeddings than by factors"
     assert said(PICTURES["one group"]()) == "No clear difference: factors and embeddings find about as much"
     unclear = Cross("embeddings", "factors", 7.6, 0.0, None, False)
     assert said(plot.crossover(Right(5, GROUPS[0], GROUPS, unclear))).startswith("Not certain: from about 8")

@@ -30,7 +30,7 @@ def _alike(found: "Comparison") -> str:
         return f"{_up(a)} and {b} are the same space, up to a rotation (CKA {cka:.2f})."
     return (
         f"{_up(a)} and {b} have a CKA of {cka:.2f} (0 is nothing in common, 1 the same up to a rotation); laid on each "
-        f"other, {_percent(min(left, 1))} of their variance do not match."
+        f"other, {_percent(min(left, 1))} of their variance does not match."
     )
 
 

@@ -24,7 +24,9 @@ MOST_UNOBSERVED = 0.5
 """Of the mean weight, for matrices that are nearly full."""
 
 SHARE = 0.8
-MOST_SHARE = 0.5
+MOST_SHARE = 0.25
+"""Where few items leave a factor of many numbers little to tell, more would flatten it: with half, 128 numbers for 300
+items of the sample have .08 of NDCG@10, with a quarter .29."""
 
 FEWEST_FACTORS, MOST_FACTORS = 128, 512
 MOST_NUMBERS = 2**27

@@ -180,8 +180,9 @@ def _who(right: PairTable, names: tuple[str, str]) -> str:
     difference = right.overall.difference
     if right.leader is None or difference.low <= 0 <= difference.high:
         return f"No clear difference: {names[0]} and {names[1]} find about as much"
-    other = names[1] if right.leader == names[0] else names[0]
-    where = "At every number of interactions" if len(right.groups) > 1 else "Altogether"
+    other, sign = (names[1], 1) if right.leader == names[0] else (names[0], -1)
+    certain = [min(sign * group.difference.low, sign * group.difference.high) > 0 for group in right.groups]
+    where = "At every number of interactions" if len(certain) > 1 and all(certain) else "Altogether"
     return f"{where}, more is found by {right.leader} than by {other}"
 
 
