@@ -86,10 +86,10 @@ plot.validation_curve(
 )
 
 # %% [markdown]
-# **What to see:** here every line is highest at the left: behaviour knows more than words, even after one click, because
+# **What to see:** here every line is highest at the left: behaviour knows more than words, even after one click, for
 # the index learned from the other readers what goes with that click. More clicks lift the left end and hardly the
-# right one: a second and a third article say more about taste than about wording. Where bands overlap, no difference is
-# certain.
+# right one: a second and a third article say more about taste than about wording. Where bands overlap, no difference
+# is certain.
 #
 # ## What the build had learned
 #
@@ -101,8 +101,8 @@ for clicks in (1, 3, 10, 30):
     print(f"{clicks:3d} clicks: behaviour {learned.behaviour:.2f}, text {learned.text:.2f}")
 
 # %% [markdown]
-# The build came to the same answer for readers with clicks. Text still decides where there is no behaviour to go by: for
-# a sentence, and for articles that nobody has read. On other data the weights come out differently; look at yours.
+# The build came to the same answer for readers with clicks. Text still decides where there is no behaviour to go by:
+# for a sentence, and for articles that nobody has read. On other data the weights come out differently; look at yours.
 #
 # `weights=` overrules them for one question: `rec.recommend(history=clicks, weights=(1, 0))` for behaviour alone, or
 # `(0, 1)` for a reader who wants more of the same subject, whoever else reads it.

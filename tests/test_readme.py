@@ -43,6 +43,9 @@ def test_python_blocks_run(block: str, tmp_path: Path) -> None:
     assert run.stdout.strip()
 
 
+BENCHMARK = re.compile(r"`python\s+(benchmarks/\w+\.py)([^`]*)`")
+
+
 def commands(group: Any = None, prefix: str = "") -> dict[str, Any]:
     """Every command by its name; those of a group as "index stats"."""
     found: dict[str, Any] = {}
@@ -72,7 +75,17 @@ def test_every_command_and_option_named_in_the_text_exists() -> None:
     named = re.findall(r"`geo-mf ([a-z-]+)(?: ([a-z-]+))?", TEXT)
     assert {f"{one} {two}" if one in groups else one for one, two in named} - set(known) == set()
     every = {flag for command in known for flag in options_of(command)}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT)) - every == set()
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", BENCHMARK.sub("", TEXT))) - every == set()
+
+
+def test_every_benchmark_named_in_the_text_exists_with_its_options() -> None:
+    named = BENCHMARK.findall(TEXT)
+    assert named
+    for name, words in named:
+        source = (README.parent / name).read_text(encoding="utf-8")
+        for option in re.findall(r"--[a-z][a-z-]*", words):
+            known = f'"{option}"' in source or f'("{option[2:]}", ' in source  # options made in a loop
+            assert known, f"{name} has no {option}"
 
 
 def test_make_targets_exist() -> None:
