@@ -14,7 +14,9 @@ from geo_mf.cli.app import app
 from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
 from geo_mf.index.approximate import ApproximateIndex
 from geo_mf.index.living import LivingIndex
+from geo_mf.index.plan import Goal
 from geo_mf.index.scan import faiss
+from geo_mf.living.indexing import Wanted
 from geo_mf.store.binding import load, save
 
 KINDS: list[dict[str, Any]] = [{}, {"index": "IVF2,SQ8"}, {"index": "IVF2,SQ8", "text_dims": 4}, {"index": "HNSW8"}]
@@ -84,6 +86,13 @@ def test_the_command_publishes_a_version_without_them(tmp_path: Path) -> None:
     assert (told["version"], told["items"], told["forgotten"]) == ("v000003", SIZE + 1, 2)
     assert told["pruned"] == ["v000001", "v000002"]
     assert len(load(home).catalog) == SIZE + 1
+
+
+def test_the_goal_of_a_build_is_kept(tmp_path: Path) -> None:
+    rec = made(tmp_path / "index", index_rate=1e12, index_memory=1, recall=0.9)
+    assert Wanted.of(rec.card) == Wanted(None, Goal(0.9, 1e12, 10**6), None)
+    assert Wanted.of(load(tmp_path / "index").card) == Wanted.of(rec.card)
+    assert Wanted.of({}) == Wanted()
 
 
 def test_publishing_absorbs_what_was_written_into_the_cells_there_are(

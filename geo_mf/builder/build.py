@@ -152,7 +152,7 @@ def _built(
         card=card,
     )
     with clock.step("index"):
-        now = indexed(now, Wanted(config.index, config.recall, config.text_dims), config.seed)
+        now = indexed(now, Wanted.of(card), config.seed)
     return Recommender(now)
 
 

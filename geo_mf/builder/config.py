@@ -57,6 +57,10 @@ class BuildConfig(BaseModel):
     text_dims: Annotated[int, Field(ge=1)] | None = None
     """Dimensions of the text in which candidates are looked for (PCA); they are scored by the whole text. None: up to
     128, and all where every item is scored."""
+    index_rate: Annotated[float, Field(gt=0)] = 300.0
+    """Queries a second that one core should answer. Where scoring every item does that, nothing else is planned."""
+    index_memory: Annotated[int, Field(ge=0)] | None = None
+    """Megabytes that a planned index may take beside the vectors; None sets no limit."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores of a build, for its encoder, its fits and its index; 0 for all."""
     seed: Annotated[int, Field(ge=0)] = 0

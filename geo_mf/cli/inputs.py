@@ -155,6 +155,12 @@ class Settings:
     text_dims: Annotated[
         int | None, typer.Option(min=1, help="Dimensions of the text in which the index looks for candidates.")
     ] = None
+    index_rate: Annotated[
+        float, typer.Option(help="Queries a second that one core should answer, before the index looks at a part only.")
+    ] = 300.0
+    index_memory: Annotated[
+        int | None, typer.Option(min=0, help="Megabytes that the index may take beside the vectors.")
+    ] = None
     threads: Annotated[int, typer.Option(min=0, help="Cores of a build, 0 for all.")] = 0
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0
 

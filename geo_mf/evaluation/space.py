@@ -29,7 +29,7 @@ PRIOR: Mapping[str, Values] = {"prior_regularization": (0.1, 100.0)}
 LOGARITHMIC = ("factors", "regularization", "unobserved_weight", "prior_regularization")
 FIXED = (
     *("attributes", "encoder", "cache", "learn_blend", "cold_share"),
-    *("index", "recall", "text_dims", "threads", "seed"),
+    *("index", "recall", "text_dims", "index_rate", "index_memory", "threads", "seed"),
 )
 """Settings that are matters of the machine or of the texts, or that say nothing about the factors."""
 SEARCHABLE = tuple(name for name in BuildConfig.model_fields if name not in FIXED)

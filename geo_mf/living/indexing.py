@@ -23,6 +23,7 @@ TEXT_DIMS = 128
 LARGEST_SEGMENT = 0.2
 """Share of the rows that may lie beside an index; a write that changes more makes another one."""
 MOVED = 1e-6
+MEGABYTE = 10**6
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Wanted:
 
     Attributes:
         factory: a Faiss factory string; None leaves the choice to the planner.
-        recall: share of the true best items to be found.
+        goal: what it has to do.
         text_dims: dimensions of the text in which candidates are looked for; None keeps up to TEXT_DIMS of them, and
             all where every row is scored. Scores are always those of the whole text.
     """
 
     factory: str | None = None
-    recall: float = 0.95
+    goal: Goal = Goal()
     text_dims: int | None = None
 
     @classmethod
@@ -45,8 +46,12 @@ class Wanted:
         """As the card of an index says; the defaults where it does not."""
         config = card.get("config")
         found = config if isinstance(config, Mapping) else {}
-        factory, recall, dims = (found.get(name) for name in ("index", "recall", "text_dims"))
-        return cls(factory, cls.recall if recall is None else float(recall), dims)
+        goal = Goal(
+            recall=float(found.get("recall") or Goal.recall),
+            rate=float(found.get("index_rate") or Goal.rate),
+            memory=None if found.get("index_memory") is None else int(found["index_memory"]) * MEGABYTE,
+        )
+        return cls(found.get("index"), goal, found.get("text_dims"))
 
 
 def indexed(now: Snapshot, wanted: Wanted, seed: int = 0) -> Snapshot:
@@ -56,7 +61,7 @@ def indexed(now: Snapshot, wanted: Wanted, seed: int = 0) -> Snapshot:
         InvalidInput: Faiss cannot make the index that was named.
     """
     vectors = blend.vectors(now.item_factors, now.embeddings, now.trend, now.blend)
-    goal, dim = Goal(recall=wanted.recall), now.embeddings.shape[1]
+    goal, dim = wanted.goal, now.embeddings.shape[1]
     factory = wanted.factory or plan.choose(len(vectors), vectors.shape[1], goal)
     dims = min(dim, TEXT_DIMS if wanted.text_dims is None else wanted.text_dims)
     basis = None
@@ -80,13 +85,12 @@ def absorbed(now: Snapshot, wanted: Wanted) -> Snapshot:
         return now
     if isinstance(index.main, ApproximateIndex) and isinstance(told, Mapping):
         made_by = str(told["factory"])
-        goal = Goal(recall=wanted.recall)
-        suits = wanted.factory or plan.choose(index.size, index.dim, goal)
+        suits = wanted.factory or plan.choose(index.size, index.dim, wanted.goal)
         taken = None
         if suits.split(",")[0] == made_by.split(",")[0]:
             taken = index.main.absorbing(_vectors(now, np.arange(index.size)), index.rows)
         if taken is not None:
-            held, measured = plan.again(taken, made_by, _queries(now), goal, _popularity(now))
+            held, measured = plan.again(taken, made_by, _queries(now), wanted.goal, _popularity(now))
             if measured.holds or wanted.factory is not None:
                 return _told(replace(now, index=held), measured, told.get("text_kept"))
     return indexed(now, wanted)
