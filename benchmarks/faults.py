@@ -55,13 +55,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=50, help="rounds of two writers at once")
     parser.add_argument("--loads", type=int, default=2000, help="loads whose memory is watched")
     parser.add_argument("--queries", type=int, default=100_000, help="requests beside them")
+    parser.add_argument(
+        "--index", help='kind of index that is hurt, such as "IVF2,SQ8"; by default planned: all scored'
+    )
     chosen = parser.parse_args()
     print(datasets.machine())
     bad = 0
     print(f"| fault | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
     with tempfile.TemporaryDirectory() as folder, Publisher(quiet=True) as publisher, Publisher() as rival:
         home = Path(folder)
-        rec = small(home / "index")
+        rec = small(home / "index", chosen.index)
         rows: list[tuple[str, Iterator[str]]] = [
             ("publish, killed at every system call", killed_at_calls(publisher, home / "kills")),
             ("publish, every system call failing once", failing_calls(publisher, home / "errors")),
@@ -90,8 +93,8 @@ def main() -> None:
     sys.exit(bad > 0)
 
 
-def small(root: Path) -> gm.Recommender:
-    config = gm.BuildConfig.of(factors=8, iterations=4, cache=False, learn_blend=False)
+def small(root: Path, index: str | None) -> gm.Recommender:
+    config = gm.BuildConfig.of(factors=8, iterations=4, cache=False, learn_blend=False, index=index)
     return gm.build(small_interactions(), small_catalog(), out=root, config=config, encoder=gm.HashEncoder(dim=32))
 
 
