@@ -5,7 +5,7 @@ it began with. What the methods take, give and raise stands at the methods of `R
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -38,6 +38,9 @@ SHARES: dict[Space, tuple[float, float]] = {"blend": (0.5, 0.5), "factors": (1.0
 
 REASONS = 3
 """Items of the history that `because` names."""
+
+NEWCOMER = 2.0
+"""Times the ridge of the fit."""
 
 EXPLAINED_TOGETHER = 1024
 """Items whose reasons are worked out at once: a table of history x items."""
@@ -154,7 +157,7 @@ class Snapshot:
         # the posterior mean is near the mean user. Who only describes what they look for is taken at their word, and
         # known users are as the fit had them.
         expected = self.mean_user if user is None and self.item_factors[rows].any() else None
-        behaviour = self.fold_in.solve(system.factors, system.weights, expected, system.wanted)
+        behaviour = self.solver(expected).solve(system.factors, system.weights, expected, system.wanted)
         trend = float(self.spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, system, behaviour, looked_for, chosen, trend, expected)
 
@@ -246,6 +249,16 @@ class Snapshot:
     def fold_in(self) -> FoldIn:
         """Row solves against the item factors, as in the fit: there, an item that nobody touched is next to nothing."""
         return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.catalog))
+
+    @cached_property
+    def newcomers(self) -> FoldIn:
+        """Row solves for those who were not in the fit: they are held closer to the mean user."""
+        firmer = replace(self.objective, regularization=NEWCOMER * self.objective.regularization)
+        return replace(self.fold_in, objective=firmer)
+
+    def solver(self, expected: np.ndarray | None) -> FoldIn:
+        """For a row that is pulled to `expected`, None for a known user's."""
+        return self.fold_in if expected is None else self.newcomers
 
     @cached_property
     def mean_user(self) -> np.ndarray:
@@ -377,7 +390,7 @@ class Snapshot:
     def _shares(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """`Query.shares` of items by row."""
         found = Found(self.item_factors[rows], self.embeddings[rows], self._crowd(query, rows))
-        return query.shares(self.fold_in, found, self.embeddings[query.rows], self.blend.scale)
+        return query.shares(self.solver(query.expected), found, self.embeddings[query.rows], self.blend.scale)
 
     def _crowd(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """[rows]: what the trend adds to the behaviour score."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from geo_mf.errors import InvalidInput
 
 __all__ = ["available", "chosen", "count", "limited", "set_threads"]
@@ -19,44 +21,61 @@ VARIABLE = "GEO_MF_THREADS"
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 _set: int | None = None
+_while: list[int] = []
+"""Of the `limited` that are not over yet."""
 
 
 def set_threads(threads: int | None) -> None:
     """Use at most so many cores in this process from now on; None leaves libraries to their own again.
 
-    The environment variable GEO_MF_THREADS does the same from the start. Factors do not depend on the number. JAX makes
-    its own pool of threads when it is first used: call this before. geo_mf's fits share their work among threads of
-    their own, and obey at any time.
+    The environment variable GEO_MF_THREADS does the same from the start; 0 leaves them to their own. Factors do not
+    depend on the number. JAX makes its own pool of threads when it is first used: call this before. geo_mf's fits share
+    their work among threads of their own, and obey at any time.
 
     Raises:
         InvalidInput: the number is not a whole one of at least 1.
     """
     global _set
     _set = _valid(threads, "threads")
-    if _set is not None and "jax" not in sys.modules:
+    if _set is None:
+        os.environ.pop("NPROC", None)
+    elif "jax" not in sys.modules:
         os.environ["NPROC"] = str(_set)  # what XLA's pool is made by
     _tell(count())
 
 
 @contextmanager
 def limited(threads: int | None) -> Iterator[None]:
-    """`set_threads` for a while; None and 0 change nothing."""
+    """Use at most so many cores for a while, JAX's own pool apart; None and 0 change nothing."""
     if not threads:
         yield
         return
-    before = _set
-    set_threads(threads)
+    torch = sys.modules.get("torch")
+    before = None if torch is None else torch.get_num_threads()
+    _while.append(threads)
     try:
-        yield
+        with threadpool_limits(threads, "blas"):
+            if torch is not None:
+                torch.set_num_threads(threads)
+            yield
     finally:
-        set_threads(before)
+        _while.remove(threads)
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(before or count())
 
 
 def from_environment() -> None:
-    """Hand GEO_MF_THREADS on to the libraries that read a variable of their own, unless that is set as well."""
-    if told := os.environ.get(VARIABLE):
-        for name in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ.setdefault(name, told)
+    """Hand GEO_MF_THREADS, or a container's quota, on to the libraries that read a variable of their own, unless that
+    is set as well, and to those that are loaded already. What is not a number is told where it is needed."""
+    told = os.environ.get(VARIABLE, "")
+    threads = int(told) if _whole(told) else 0
+    names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    if not threads and available() < _affinity():
+        threads = available()
+    if threads:
+        for name in names:
+            os.environ.setdefault(name, str(threads))
+        _tell(threads)
 
 
 def chosen() -> int | None:
@@ -64,12 +83,15 @@ def chosen() -> int | None:
     to their own.
 
     Raises:
-        InvalidInput: GEO_MF_THREADS is not a whole number of at least 1.
+        InvalidInput: GEO_MF_THREADS is not a whole number.
     """
+    if _while:
+        return _while[-1]
     if _set is not None:
         return _set
-    if told := os.environ.get(VARIABLE):
-        return _valid(int(told) if told.isdecimal() else told, VARIABLE)
+    told = os.environ.get(VARIABLE, "0")
+    if told and (not _whole(told) or int(told) > 0):
+        return _valid(int(told) if _whole(told) else told, VARIABLE)
     allowed = available()
     return allowed if allowed < _affinity() else None
 
@@ -103,9 +125,11 @@ def _tell(threads: int) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     if "numpy" in sys.modules:
-        from threadpoolctl import threadpool_limits
-
         threadpool_limits(threads, "blas")
+
+
+def _whole(told: str) -> bool:
+    return told.isascii() and told.isdecimal()
 
 
 def _valid(threads: object, name: str) -> int | None:

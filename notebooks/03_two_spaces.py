@@ -118,7 +118,7 @@ plot.crossover(found.who_is_right, found.names)
 # %% [markdown]
 # **What to see:** the more an article has been read, the more its factor knows; its words know no more. Where few have
 # read it, the bars of the two spaces overlap: no difference is certain there. Were there a number of readers from which
-# on factors find more, a dotted line would mark it. On MovieLens there is one, at about eight readers: below it, a film
+# on factors find more, a dotted line would mark it. On MovieLens there is one, at about nine readers: below it, a film
 # is better found by its words.
 #
 # ## Where they disagree

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geo_mf.errors import IncompatibleIndex, InvalidInput
-from geo_mf.index import filters
+from geo_mf.index import approximate, filters
 from geo_mf.index.approximate import ApproximateIndex, Effort
 from geo_mf.index.exact import ExactIndex, Hits, VectorIndex
 from geo_mf.index.lift import Lift
@@ -536,3 +536,18 @@ def test_a_thread_count_is_of_its_own_thread() -> None:
     other.start()
     other.join()
     assert faiss.omp_get_max_threads() == before
+
+
+def test_absorbing_waits_for_a_reader_and_refuses_fewer_rows() -> None:
+    """While another thread reads a file, Faiss's limits are those of that file."""
+    index = small()
+    done: list[Any] = []
+    with approximate._deserialization, approximate._limited(1):
+        other = threading.Thread(target=lambda: done.append(index.absorbing(index.vectors, np.zeros(0, np.int64))))
+        other.start()
+        other.join(0.2)
+        assert not done
+    other.join(10)
+    assert done[0].size == index.size
+    with pytest.raises(InvalidInput, match="there are 100 vectors for an index of 200 rows"):
+        index.absorbing(index.vectors[:100], np.zeros(0, np.int64))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SIZE, small_catalog, small_interactions
+from conftest import SIZE, changed, small_catalog, small_interactions
 from typer.testing import CliRunner
 
 import geo_mf as gm
@@ -93,6 +93,14 @@ def test_the_goal_of_a_build_is_kept(tmp_path: Path) -> None:
     assert Wanted.of(rec.card) == Wanted(None, Goal(0.9, 1e12, 10**6), None)
     assert Wanted.of(load(tmp_path / "index").card) == Wanted.of(rec.card)
     assert Wanted.of({}) == Wanted()
+
+
+def test_a_card_that_does_not_say_how_the_index_was_made_is_planned_anew(tmp_path: Path) -> None:
+    rec = made(tmp_path / "index", index="IVF2,SQ8")
+    odd = changed(rec, card={**rec.card, "index": {}})
+    odd.add_items(_row("late"))
+    save(odd, tmp_path / "index")
+    assert "late" in load(tmp_path / "index").recommend(text="once more", k=3).ids
 
 
 def test_publishing_absorbs_what_was_written_into_the_cells_there_are(

@@ -149,7 +149,9 @@ class TestChanged:
         asked = {"clicks": clustered(300, 2)}
         absorbed = index.absorbing(vectors, rows)
         assert absorbed is not None
-        found, told = again(absorbed, measured.factory, asked, FAST, np.arange(len(vectors)))
+        kept = again(absorbed, measured.factory, asked, FAST, np.arange(len(vectors)))
+        assert kept is not None
+        found, told = kept
         assert told.holds
         assert told.factory == measured.factory
         assert recall(found, asked["clicks"], 10) >= 0.95
@@ -158,10 +160,24 @@ class TestChanged:
         index, measured = planned
         lazy = index.with_effort(Effort(1, 1.0, 0.125))
         popularity = np.arange(index.size)
-        found, told = again(lazy, measured.factory, {"clicks": clustered(300, 2)}, FAST, popularity)
+        kept = again(lazy, measured.factory, {"clicks": clustered(300, 2)}, FAST, popularity)
+        assert kept is not None
+        found, told = kept
         assert told.holds
         assert found.effort.probes > 1
         assert found.effort.exact_below == 0.125
+
+    def test_what_the_planner_would_not_keep_is_not_kept(self, planned: tuple[ApproximateIndex, Measured]) -> None:
+        """Rows without neighbours: all cells have to be visited, which is slower than scoring every row."""
+        index, measured = planned
+        rng = np.random.default_rng(0)
+        vectors = rng.standard_normal((index.size, DIM)).astype(np.float32)
+        asked = {"any": rng.standard_normal((100, DIM)).astype(np.float32)}
+        absorbed = index.absorbing(vectors, np.arange(index.size))
+        assert absorbed is not None
+        assert again(absorbed, measured.factory, asked, FAST, np.arange(index.size)) is None
+        little = replace(FAST, memory=1000)
+        assert again(index, measured.factory, {"clicks": clustered(300, 2)}, little, np.arange(index.size)) is None
 
     def test_cells_of_another_index_are_taken(self, planned: tuple[ApproximateIndex, Measured]) -> None:
         index, measured = planned

@@ -104,13 +104,13 @@ def test_only_groups_with_enough_rows_are_told() -> None:
 
 
 def test_groups_with_too_few_rows_are_told_together() -> None:
-    """No row escapes: 30 pairs in each of five groups make one group of 120, and the last 30 are too few."""
+    """No row escapes: 30 pairs in each of five groups make one group, for the last 30 count with those before."""
     groups = np.array([0, 2, 3, 5, 8])
     vectors = np.arange(5, 0, -1, dtype=np.float32)[:, None]
     truth = Truth.of(vectors, np.ones((30, 1), np.float32), groups)
     recall = truth.recall(Fixed(vectors, [[0, 1, 3, 4]] * 30), 5)
-    assert recall.group_pairs == {5: 120}
-    assert recall.by_group == {5: pytest.approx(0.75)}
+    assert recall.group_pairs == {5: 150}
+    assert recall.by_group == {5: pytest.approx(0.8)}
     assert recall.worst == recall.by_group[5]
 
 

@@ -113,7 +113,47 @@ def test_what_is_not_a_number_of_cores_is_refused(wrong: object) -> None:
         gm.set_threads(wrong)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("wrong", ["0", "two", "1.5", "-3"])
+def test_what_was_set_before_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.delenv("NPROC", raising=False)
+    own = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threads.limited(2):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(own)
+    gm.set_threads(3)
+    gm.set_threads(None)
+    assert "NPROC" not in os.environ
+    first, second = threads.limited(1), threads.limited(2)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert threads.count() == 2
+    second.__exit__(None, None, None)
+    assert threads.count() == threads.available()
+
+
+def test_a_library_that_was_imported_before_is_told_as_well() -> None:
+    source = (
+        "import numpy, torch, geo_mf\nfrom threadpoolctl import threadpool_info\n"
+        'print(torch.get_num_threads(), *{p["num_threads"] for p in threadpool_info() if "numpy" in p["filepath"]})'
+    )
+    ours = {name: value for name, value in os.environ.items() if not name.endswith("NUM_THREADS") and name != "NPROC"}
+    told = subprocess.run(
+        [sys.executable, "-c", source], env=ours | {"GEO_MF_THREADS": "1"}, capture_output=True, text=True, timeout=99
+    )
+    assert told.stdout.split() == ["1", "1"], told.stderr
+
+
+@pytest.mark.parametrize("odd", ["0", ""])
+def test_nothing_is_no_limit(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEO_MF_THREADS", odd)
+    assert threads.count() == threads.available()
+
+
+@pytest.mark.parametrize("wrong", ["two", "1.5", "-3", "٣"])
 def test_a_variable_that_is_not_a_number_of_cores_is_named(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEO_MF_THREADS", wrong)
     with pytest.raises(gm.InvalidInput, match="GEO_MF_THREADS"):

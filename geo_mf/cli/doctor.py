@@ -7,6 +7,7 @@ from typing import Any
 
 from geo_mf import __version__
 from geo_mf.cli.output import Output
+from geo_mf.errors import InvalidInput
 from geo_mf.threads import available, chosen
 
 __all__ = ["doctor"]
@@ -34,7 +35,7 @@ def doctor(output: Output) -> None:
         "python": sys.version.split()[0],
         "versions": {name: _version(name) for name in _PACKAGES},
         "cores": available(),
-        "threads": chosen() or "all cores",
+        "threads": _threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
         "offline": _switched_on("HF_HUB_OFFLINE") or _switched_on("TRANSFORMERS_OFFLINE"),
         "devices": _devices(),
@@ -44,6 +45,13 @@ def doctor(output: Output) -> None:
     if output.json:
         output.data(found)
     output.table(("", ""), [(name, _cell(value)) for name, value in found.items()])
+
+
+def _threads() -> int | str:
+    try:
+        return chosen() or "all cores"
+    except InvalidInput as error:
+        return str(error)
 
 
 def _version(package: str) -> str | None:

@@ -160,13 +160,16 @@ class ApproximateIndex:
             rows: int64 [m], without duplicates: those that changed, and all from `size` on.
 
         Raises:
-            InvalidInput: see `valid_vectors`.
+            InvalidInput: see `valid_vectors`; or there are fewer rows than before.
         """
         if not self.cells:
             return None
         vectors, norm = valid_vectors(vectors)
+        if len(vectors) < self.size:
+            raise InvalidInput(f"there are {len(vectors)} vectors for an index of {self.size} rows; rows cannot go")
         # Read back, not cloned: a clone of an index that was opened from a file would write into the file's pages.
-        index = faiss.deserialize_index(faiss.serialize_index(self.faiss_index))
+        with _deserialization:  # another thread that reads a file has its limits set
+            index = faiss.deserialize_index(faiss.serialize_index(self.faiss_index))
         with openmp_threads(self._threads):
             try:
                 index.remove_ids(faiss.IDSelectorBatch(rows[rows < self.size]))

@@ -169,8 +169,7 @@ def make(
         index = _raised(index, truths, goal)
         index = index.with_effort(replace(index.effort, exact_below=_exact_below(index, truths, goal)))
         measured = _measured(index, kind, truths, goal, began)
-        fits = goal.memory is None or measured.bytes <= goal.memory
-        if factory is not None or (measured.holds and fits and _share(index) <= WORTH_LOOKING):
+        if factory is not None or _serves(index, measured, goal):
             return index, measured
     exact = FaissIndex(vectors)
     return exact, _measured(exact, EXACT, truths, goal, began)
@@ -182,13 +181,16 @@ def again(
     queries: Mapping[str, np.ndarray],
     goal: Goal,
     popularity: np.ndarray,
-) -> tuple[ApproximateIndex, Measured]:
-    """Measure an index whose rows have changed, and raise its effort where the target does not hold any more.
+    named: bool = False,
+) -> tuple[ApproximateIndex, Measured] | None:
+    """Measure an index whose rows have changed, and raise its effort where the target does not hold any more; None
+    where that does not help, or `make` would not keep it.
 
     Args:
         index: of the present rows.
         factory: what it was made by.
         queries, goal, popularity: as in `make`.
+        named: the caller wants this kind: it only has to hold the target.
     """
     began = time.perf_counter()
     groups = tenths(popularity)
@@ -196,7 +198,14 @@ def again(
     if not _holds(index, truths, goal):
         raised = _raised(index, truths, goal)
         index = raised.with_effort(replace(raised.effort, exact_below=index.effort.exact_below))
-    return index, _measured(index, factory, truths, goal, began)
+    measured = _measured(index, factory, truths, goal, began)
+    return (index, measured) if _serves(index, measured, goal) or (named and measured.holds) else None
+
+
+def _serves(index: ApproximateIndex, measured: Measured, goal: Goal) -> bool:
+    """Whether it finds enough, takes no more than it may, and is faster than scoring all rows."""
+    fits = goal.memory is None or measured.bytes <= goal.memory
+    return measured.holds and fits and _share(index) <= WORTH_LOOKING
 
 
 def _finer(factory: str) -> list[str]:

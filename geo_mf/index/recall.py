@@ -32,7 +32,8 @@ class Recall:
     Attributes:
         overall: of all of them.
         pairs: how many there were.
-        by_group: of those in each group of rows; a group with too few of them is told together with the next.
+        by_group: of those in each group of rows; a group with too few of them is told with the next, or at
+            the end with the one before.
         group_pairs: how many those were.
     """
 
@@ -94,10 +95,13 @@ class Truth:
         hits = np.bincount(group.ravel(), hit.ravel(), GROUPS)
         shares: dict[int, float] = {}
         counts: dict[int, int] = {}
-        found = among = 0
+        found = among = told = 0
         for g in range(GROUPS):
             found, among = found + int(hits[g]), among + int(pairs[g])
             if among >= FEWEST_PAIRS:
-                shares[g], counts[g] = found / among, among
+                shares[g], counts[g], told = found / among, among, g
                 found = among = 0
+        if among and shares:  # too few at the end count with those before them
+            shares[told] = (shares[told] * counts[told] + found) / (counts[told] + among)
+            counts[told] += among
         return Recall(float(hit.mean()) if hit.size else 1.0, max(1, hit.size), shares, counts)

@@ -83,15 +83,17 @@ def absorbed(now: Snapshot, wanted: Wanted) -> Snapshot:
     index, told = now.index, now.card.get("index")
     if not isinstance(index, LivingIndex):
         return now
-    if isinstance(index.main, ApproximateIndex) and isinstance(told, Mapping):
-        made_by = str(told["factory"])
+    made_by = told.get("factory") if isinstance(told, Mapping) else None
+    if isinstance(index.main, ApproximateIndex) and isinstance(told, Mapping) and isinstance(made_by, str):
         suits = wanted.factory or plan.choose(index.size, index.dim, wanted.goal)
         taken = None
         if suits.split(",")[0] == made_by.split(",")[0]:
             taken = index.main.absorbing(_vectors(now, np.arange(index.size)), index.rows)
         if taken is not None:
-            held, measured = plan.again(taken, made_by, _queries(now), wanted.goal, _popularity(now))
-            if measured.holds or wanted.factory is not None:
+            asked, named = (_queries(now), wanted.goal, _popularity(now)), wanted.factory is not None
+            kept = plan.again(taken, made_by, *asked, named)
+            if kept is not None:
+                held, measured = kept
                 return _told(replace(now, index=held), measured, told.get("text_kept"))
     return indexed(now, wanted)
 
