@@ -169,6 +169,23 @@ def test_items_alike_are_neighbours_of_each_other_and_never_of_themselves() -> N
     assert all(len(set(line)) == 10 for line in found.tolist())
 
 
+def test_ties_are_neither_shared_nor_hubs() -> None:
+    """Rows of which many are equal, as attributes or texts may be: the order of rows must not pass for agreement."""
+    random = np.random.default_rng(0)
+    a, b = (np.eye(5)[random.integers(0, 5, 1000)] for _ in range(2))
+    found = gm.compare(a, b)
+    for one in found.overlaps:
+        assert one.share.value == pytest.approx(one.chance, abs=0.005)
+    assert all(one.skew < 1 and one.antihubs < 0.01 for one in found.hubness)
+    assert not any("hubs" in line for line in found.findings)
+    space, asked = Space.of("a", a), np.arange(0, 1000, 3)
+    first, other = nearest(space.directions, asked, 10), nearest(space.directions, asked, 10, ties=1)
+    assert (first == nearest(space.directions, asked, 10)).all() and (first != other).any(axis=1).all()
+    for found_ in (first, other):
+        assert (a[found_] == a[asked][:, None]).all() and not (found_ == asked[:, None]).any()
+        assert all(len(set(line)) == 10 for line in found_.tolist())
+
+
 def test_hubs_are_found() -> None:
     # All point away from each other and towards one.
     star = np.concatenate([np.eye(120), np.ones((1, 120))]) + 1e-3 * normal(121, 120)
@@ -250,6 +267,19 @@ def test_length_that_is_popularity() -> None:
     assert gm.compare(noisy, unit, counts=counts).norms[0].spearman == pytest.approx(expected)
 
 
+def test_length_that_goes_with_popularity_is_not_mostly_popularity() -> None:
+    random = np.random.default_rng(0)
+    counts = random.integers(1, 500, 2000)
+    standard = (np.log1p(counts) - np.log1p(counts).mean()) / np.log1p(counts).std()
+    unit, other = normal(2000, 8), normal(2000, 6)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    lengths = np.exp(0.7 * random.standard_normal(2000) + 0.55 * standard)
+    found = gm.compare(unit * lengths[:, None], other, counts=counts)
+    assert found.norms[0].spearman > 0.5 > found.norms[0].r2
+    said = [line for line in found.findings if "length" in line]
+    assert said == [f"The length of factors goes with popularity (rank correlation {found.norms[0].spearman:.2f})."]
+
+
 def test_the_order_of_rows_is_of_no_matter() -> None:
     a, b = planted(0.5, n=200)
     counts, order = np.arange(200) % 30, np.random.default_rng(2).permutation(200)
@@ -288,6 +318,11 @@ def test_a_sample_is_asked_where_there_are_many_items() -> None:
         assert some.share.low - 0.01 < all_of_them.share.value < some.share.high + 0.01
     assert part.hubness[0].items == 150 and part.hubness[0].antihubs < 0.05
     assert "sample of 150 items (seed 0)" in str(part) and "sample" not in str(whole)
+    assert "hubs and who is nobody's neighbour are those of this sample among itself" in str(part)
+    star = Space.of("stars", np.concatenate([np.eye(380), np.ones((20, 380))]) + 1e-3 * normal(400, 380))
+    few, every = (compared(star, b, items, 0, 0, None, asked=asked) for asked in (150, 400))
+    assert any("Stars have hubs: in a sample of 150 items, " in line for line in few.findings)
+    assert not any("sample" in line for line in every.findings)
 
 
 def test_ranks_are_counted_as_they_are_defined() -> None:

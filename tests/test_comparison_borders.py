@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,25 @@ from test_comparison import Rows, normal, planted
 
 import geo_mf as gm
 from geo_mf.errors import InvalidInput
+
+VECTORS = gm.Vectors(gm.IdMap(range(20)), normal(20, 3))
+TOUCHED = {"ids": range(20), "interactions": gm.Interactions.from_arrays([0, 0, 1, 1], [0, 1, 2, 3])}
+
+
+def test_titles_stand_in_the_order_of_rows() -> None:
+    """Also those of a Series whose labels are in another order."""
+    a, b = planted(0.3, n=60)
+    order = np.random.default_rng(0).permutation(60)
+    titles = pd.Series([f"title {n}" for n in range(60)]).iloc[order]
+    found = gm.compare(a[order], b[order], ids=order, titles=titles).disagreement
+    assert found.items and all(one.item.title == f"title {one.item.id}" for one in found.items)
+
+
+def test_nearly_all_may_be_near() -> None:
+    found = gm.compare(normal(20, 3), normal(20, 3, 1), **{**TOUCHED, "k": 18})
+    assert found.who_is_right is not None and found.who_is_right.k == 18
+    # Where nothing is judged, k is of no matter.
+    assert gm.compare(normal(12, 3), normal(12, 3, 1)).items == 12
 
 
 def test_rows_of_zeros_are_left_out_and_counted() -> None:
@@ -101,7 +121,22 @@ def test_odd_spaces(n: int, dims: tuple[int, int], seed: int, size: float, grid:
         (normal(20, 3), normal(20, 3), {"titles": ["x"]}, "1 titles for 20 rows"),
         (normal(20, 3), normal(20, 3), {"counts": [1, 2]}, "counts have shape"),
         (normal(20, 3), normal(20, 3), {"counts": np.full(20, -1)}, "from 0 on"),
-        (normal(20, 3), normal(20, 3), {"counts": np.full(20, 0.5)}, "whole numbers"),
+        (normal(20, 3), normal(20, 3), {"counts": np.full(20, 0.5)}, "counts has 0.5 at row 0; expected whole numbers"),
+        (normal(20, 3), normal(20, 3), {"counts": [3] * 19 + [np.nan]}, "counts has nan at row 19; expected whole"),
+        (normal(20, 3), normal(20, 3), {"counts": [3] * 19 + [[1, 2]]}, "counts are no array"),
+        ([[1.0, 2.0], [3.0]] * 10, normal(20, 3), {}, "factors are no array"),
+        (VECTORS, normal(20, 3), {}, r"factors are a Vectors; expected a 2-D array .* give their \.matrix"),
+        (normal(20, 3), None, {}, "embeddings are a NoneType; expected a 2-D array"),
+        (normal(20, 3), normal(20, 3), {"names": "ab"}, "names is 'ab'; expected two different names"),
+        (normal(20, 3), normal(20, 3), {"names": None}, "names is None; expected two different names"),
+        (
+            normal(20, 3),
+            normal(20, 3),
+            {"interactions": pd.DataFrame()},
+            "is a DataFrame; .*read them with gm.read_int",
+        ),
+        (normal(20, 3), normal(20, 3), {**TOUCHED, "k": 19}, "k is 19 and 20 items are compared: .* k below 19"),
+        (normal(20, 3), normal(20, 3), {**TOUCHED, "k": 500}, "k is 500 and 20 items are compared"),
         (normal(20, 3), normal(20, 3), {"names": ("x", "x")}, "two different names"),
         (normal(20, 3), normal(20, 3), {"k": 0}, "k is 0"),
         (normal(20, 3), normal(20, 3), {"seed": -1}, "seed is -1"),

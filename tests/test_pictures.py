@@ -85,6 +85,7 @@ class Right:
     groups: Sequence[Pairs]
     crossover: Cross | None = None
     leader: str | None = None
+    dropped: Sequence[str] = ()
 
 
 def part(value: float, half: float = 0.02) -> Part:
@@ -344,6 +345,11 @@ def test_without_a_crossover_the_title_says_who_leads_or_that_nobody_does() -> N
     every = plot.crossover(Right(20, certain[0], certain, None, "embeddings"))
     assert said(every) == "At every number of interactions, more is found by embeddings than by factors"
     assert said(PICTURES["one group"]()) == "No clear difference: factors and embeddings find about as much"
+    part = plot.crossover(Right(20, certain[0], certain, None, "embeddings", ("0",)))
+    assert said(part).replace("\n", " ").startswith("At every number of interactions that could be judged, more is")
+    # Whoever leads in the groups may be behind altogether.
+    behind = plot.crossover(Right(20, group(0.5, 0.2), certain, None, "embeddings", ("0",)))
+    assert said(behind) == "Altogether, more is found by factors than by embeddings"
     unclear = Cross("embeddings", "factors", 7.6, 0.0, None, False)
     assert said(plot.crossover(Right(5, GROUPS[0], GROUPS, unclear))).startswith("Not certain: from about 8")
 

@@ -127,6 +127,60 @@ def test_the_second_map_lies_over_the_first() -> None:
         assert np.abs(np.subtract(*found[axis])).max() <= 1
 
 
+@pytest.mark.parametrize("gap", [None, float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_missing_is_grey_among_the_others(
+    gap: float | None, recommender: gm.Recommender, compared: Comparison
+) -> None:
+    table = recommender.catalog.table
+    values = [gap if row in (3, 5) else 1950.5 + row for row in range(len(table))]
+    table = table.drop_columns(["year", "topic"]).append_column("age", [values])
+    rec = changed(recommender, catalog=replace(recommender.catalog, table=table))
+    for colour in (None, "age"):
+        items = Page(index_report(rec, compared, colour=colour)).items
+        found = items["colours"][0]
+        assert (found["name"], found["ends"]) == ("age", ["1,950.5", "1,973.5"])
+        assert [row for row, share in enumerate(found["shares"]) if share is None] == [3, 5]
+        assert (found["shares"][0], found["shares"][-1]) == (0, 1)
+        assert "age: None" in items["notes"][3]
+
+
+def test_truth_and_words_are_groups_whatever_is_missing() -> None:
+    space = np.random.default_rng(0).standard_normal((12, 3))
+    names = [str(row) for row in range(12)]
+    colours = [
+        Colour("truth", [None, *[True, False] * 5, None]),
+        Colour("mixed", [None, *["a", 1.5] * 5, None]),
+        Colour("nothing", [None] * 12),
+        Colour("vast", [None, *[-1.7e308, 1.7e308] * 5, None]),
+    ]
+    truth, mixed, nothing, vast = json.loads(items_of((space, space), names, names, colours))["colours"]
+    assert [truth["of"][0], truth["of"][1] == truth["of"][2], sorted(truth["groups"])] == [-1, False, ["False", "True"]]
+    assert (mixed["groups"], nothing["groups"]) == (["a"], [])
+    assert vast["shares"] == [None, *[0, 1] * 5, None]
+
+
+def test_a_space_of_one_dimension_lies_on_a_line(recommender: gm.Recommender) -> None:
+    rng = np.random.default_rng(0)
+    factors = rng.standard_normal((len(recommender.catalog), 1)).astype(np.float32)
+    embeddings = np.where(rng.random((len(factors), 1)) < 0.5, -1, 1).astype(np.float32)
+    for parts in ({"item_factors": factors}, {"embeddings": embeddings}):
+        rec = changed(recommender, **parts)
+        found = gm.compare(rec.item_factors[:24], rec.embeddings[:24])
+        source = index_report(rec, found)
+        assert source.count("<img") == 2
+        items = Page(source).items
+        assert len(items["titles"]) == 24
+
+
+def test_few_items_have_fewer_than_ten_neighbours(recommender: gm.Recommender) -> None:
+    live = np.arange(len(recommender.catalog)) < 10
+    rec = changed(recommender, live=live)
+    items = Page(index_report(rec, gm.compare_index(rec, k=5))).items
+    assert len(items["titles"]) == 10 and items["colours"][-1]["name"] == "neighbours shared, of 9"
+    # Each of ten items has the nine others near, in both spaces.
+    assert all("both spaces name 9 of its 9 nearest" in note for note in items["notes"])
+
+
 def test_findings_and_tables_are_on_the_page(source: str, compared: Comparison) -> None:
     for finding in compared.findings:
         assert finding.split("<")[0].split("&")[0][:40] in source
@@ -168,6 +222,11 @@ def test_a_browser_shows_it_without_complaint(source: str, tmp_path: Path) -> No
     assert sum(int(attributes.get("width") or 0) > 100 for tag, attributes in page.tags if tag == "canvas") == 2
 
 
+def test_the_script_paints_what_is_missing_grey(source: str) -> None:
+    """`Math.max(null, 0)` would be the low end of the scale."""
+    assert "share === null ? GREY : shade(share)" in Page(source).scripts[1]
+
+
 @pytest.fixture(scope="module")
 def index(recommender: gm.Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "small"
@@ -193,3 +252,19 @@ class TestCommand:
         assert lost.exit_code == 66
         assert "there is no such folder to write to" in lost.stderr
         assert CliRunner().invoke(app, ["compare", str(index), "--colour", "topic"]).exit_code == 2
+
+    def test_a_folder_and_an_index_without_text_are_told_before_the_work(
+        self, index: Path, recommender: gm.Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fit(*_: object) -> None:
+            raise AssertionError("the work has begun")
+
+        monkeypatch.setattr("geo_mf.comparison.of_index.refitted", fit)
+        folder = CliRunner().invoke(app, ["compare", str(index), "--out", str(tmp_path)])
+        assert folder.exit_code == 74
+        assert "this is a folder; give --out the name of a file" in folder.stderr
+        mute = changed(recommender, embeddings=np.zeros_like(recommender.embeddings))
+        monkeypatch.setattr("geo_mf.store.binding.load", lambda _: mute)
+        silent = CliRunner().invoke(app, ["compare", str(index), "--out", str(tmp_path / "report.html")])
+        assert silent.exit_code == 65
+        assert "this index has no text to compare with" in silent.stderr

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
 import geo_mf as gm
+import geo_mf.comparison.who_is_right as module
 from geo_mf.comparison.bootstrap import estimate, resampled_sums
 from geo_mf.comparison.crossover import crossing, isotonic
 from geo_mf.comparison.figures import Estimate, WhoIsRight
@@ -226,6 +227,68 @@ def test_an_interval_may_have_no_upper_end() -> None:
     json.dumps(endless.to_dict(), allow_nan=False)
 
 
+def judged(monkeypatch: pytest.MonkeyPatch, groups: dict[int, tuple[int, int, int]]) -> WhoIsRight:
+    """Of pairs of which each space finds so many of so many, by the number of interactions; 4 pairs a user, and each of
+    these finds its part."""
+    hits, counts = [], []
+    for count, (first, second, pairs) in groups.items():
+        turn = np.arange(pairs) * 7919 % pairs  # spread over the users
+        hits.append(np.stack([turn < first, turn < second, turn < max(first, second)], axis=1))
+        counts += [count] * pairs
+    found, rows = np.concatenate(hits), np.arange(len(counts))
+    monkeypatch.setattr(module, "ranks", lambda *_: np.where(found, 1, 1000))
+    a, b = (Space(name, np.zeros((len(rows), 2), np.float32), np.ones(len(rows))) for name in ("factors", "texts"))
+    return who_is_right(a, b, Pairs(rows // 4, rows, rows), np.array(counts), 20, 0)
+
+
+def said(right: WhoIsRight) -> tuple[str, ...]:
+    comparison = gm.compare(*np.random.default_rng(0).standard_normal((2, 30, 3)), names=("factors", "texts"))
+    return findings(replace(comparison, who_is_right=right))
+
+
+def test_a_group_that_the_curve_pools_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it leads for certain the other way round, there is neither a leader nor one clear crossover."""
+    right = judged(monkeypatch, {1: (1500, 600, 3000), 3: (200, 350, 1000), 6: (1800, 900, 3000)})
+    assert [group.difference.sign for group in right.groups] == [1, -1, 1]
+    assert (right.crossover, right.leader) == (None, "factors")
+    single = "There is no single crossover: factors lead for certain at 1-2 and 11+, texts at 3-10 interactions."
+    assert single.replace("11+", right.groups[-1].label).replace("3-10", right.groups[1].label) in said(right)
+    groups = {1: (600, 1500, 3000), 3: (750, 400, 1500), 6: (300, 600, 1500), 11: (1800, 900, 3000)}
+    right = judged(monkeypatch, groups)
+    assert [group.difference.sign for group in right.groups] == [-1, 1, -1, 1]
+    assert right.crossover is not None and not right.crossover.clear
+    (line,) = [line for line in said(right) if "crossover" in line or "overtake" in line or "From about" in line]
+    assert line.startswith("There is no single crossover: factors lead for certain at 3-5 and 11")
+    # A certain group alone against a leader that is certain nowhere.
+    unsure = replace(right.groups[1], difference=Estimate(0.2, -0.1, 0.5))
+    against = replace(right, groups=(unsure, right.groups[2]), crossover=None, leader="factors")
+    assert "Only at 6-10 interactions is a difference certain: there, texts lead." in said(against)
+
+
+def test_what_could_not_be_judged_is_kept_out_of_every_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = judged(monkeypatch, {1: (1500, 600, 3000), 6: (1800, 900, 3000)})
+    assert "Factors lead at every number of interactions." in said(whole)
+    part = judged(monkeypatch, {0: (4, 36, 40), 1: (1500, 600, 3000), 6: (1800, 900, 3000)})
+    assert part.dropped == ("0",)
+    assert "Factors lead at every number of interactions that could be judged." in said(part)
+
+
+def test_few_users_leave_everything_open() -> None:
+    rows = np.random.default_rng(0).standard_normal((2, 60, 5))
+    for users, line in ((1, "Behaviour of 1 user is too little to tell"), (9, "Behaviour of 9 users is too little")):
+        held = Interactions.from_arrays(np.arange(60) % users, np.arange(60))
+        found = gm.compare(*rows, ids=np.arange(60), interactions=held)
+        overall = right_of(found).overall
+        assert (overall.users, overall.difference.sign, overall.gain.sign) == (users, 0, 0)
+        assert [(one.low, one.high) for one in (overall.difference, overall.gain)] == [(-1, 1)] * 2
+        assert [(one.low, one.high) for one in (overall.first, overall.second, overall.both)] == [(0, 1)] * 3
+        assert found.findings[-1].startswith(line)
+        assert not any("more often" in finding or "Both together" in finding for finding in found.findings)
+    enough = Interactions.from_arrays(np.arange(60) % 10, np.arange(60))
+    overall = right_of(gm.compare(*rows, ids=np.arange(60), interactions=enough)).overall
+    assert overall.difference.high - overall.difference.low < 1
+
+
 def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_has_it() -> None:
     values = np.random.default_rng(0).standard_normal((400, 1)) + 3
     found = estimate(resampled_sums(values, 0)[:, 0] / 400)
@@ -306,11 +369,13 @@ def test_removed_items_are_out_and_bad_indexes_are_named(recommender: gm.Recomme
     live = np.ones(len(recommender.catalog), bool)
     live[[0, 1]] = False
     found = gm.compare_index(changed(recommender, live=live))
-    assert found.items == 22
+    assert (found.items, found.left_out) == (22, 3)  # three are without behaviour; two are gone
     ids = {one.item.id for one in found.disagreement.items} | {hub.item.id for hub in found.hubness[0].hubs}
     assert not ids & {"i0", "i1"}
     with pytest.raises(IncompatibleIndex, match="build it again"):
         gm.compare_index(changed(recommender, card={}))
     mute = changed(recommender, embeddings=np.zeros_like(recommender.embeddings))
-    with pytest.raises(InvalidInput, match="0 of 0 items have a row|at least 10"):
+    with pytest.raises(InvalidInput, match="this index has no text to compare with; build it with a catalogue"):
         gm.compare_index(mute)
+    with pytest.raises(InvalidInput, match="k is 25 and 26 items are compared"):
+        gm.compare_index(recommender, k=25)

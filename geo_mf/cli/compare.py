@@ -45,6 +45,8 @@ def compare(
         from geo_mf.report import check_colour
 
         check_colour(rec, colour)  # what cannot be done is told before the work
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "this is a folder; give --out the name of a file", str(out))
         if not out.absolute().parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "there is no such folder to write to", str(out.absolute().parent))
     found = compare_index(rec, k=k, seed=seed)

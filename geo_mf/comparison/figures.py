@@ -5,6 +5,8 @@ from typing import Any
 
 WIDE = 48
 """Characters of a title that is printed."""
+FEWEST_USERS = 10
+"""From fewer, no difference between spaces is certain."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Overlap:
     """How many of an item's k nearest neighbours both spaces name.
 
     Attributes:
-        share: of the k, averaged over the items asked about.
+        share: of the k, averaged over the items asked about. Of items at the same cosine each space has others, by
+            lot.
         chance: what two spaces without anything in common would share, k / (n - 1).
     """
 
@@ -76,7 +79,7 @@ class Hubness:
 
     Attributes:
         k: how near.
-        items: among how many items; a seeded sample where there are many.
+        items: among how many items; a seeded sample, among itself, where there are many.
         skew: skewness of the k-occurrences N_k. Near 0 where all items are equally often a neighbour; above 1 hubs
             rule.
         antihubs: share of the items that are nobody's neighbour.
@@ -227,6 +230,8 @@ class PairGroup:
         both: found by the mean of both cosines.
         difference: first - second.
         gain: both - the better of the two.
+
+    From fewer than FEWEST_USERS users, the intervals hold whatever is possible: 0 to 1, and -1 to 1 of differences.
     """
 
     low: int
@@ -255,7 +260,7 @@ class Crossover:
         at: interactions of the less touched item of a pair.
         low, high: 95 % interval. low is 0 where `after` might lead everywhere, high is None where `before` might.
         clear: whether `before` leads for certain in some group below, and `after` in some group above (the intervals of
-            their differences leave out 0).
+            their differences leave out 0), and in no group it is for certain the other way round.
     """
 
     before: str
@@ -281,8 +286,8 @@ class WhoIsRight:
         dropped: groups that had too few pairs to judge, such as "0"; their pairs are in `overall` alone. Other small
             groups were joined with their neighbours.
         crossover: None where there is none, or interactions are not known.
-        leader: the space that leads at every number of interactions, or overall where these are not known; None where
-            there is a crossover, and on a tie.
+        leader: the space that leads at every number of interactions, by the monotone curve through the groups, or
+            overall where these are not known; None where there is a crossover, and on a tie. A group may say otherwise.
         left_out: held-out interactions whose item is not compared.
     """
 

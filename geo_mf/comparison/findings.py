@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geo_mf.comparison.figures import Crossover, Estimate, PairGroup, WhoIsRight
+from geo_mf.comparison.figures import FEWEST_USERS, Crossover, Estimate, Hubness, PairGroup, WhoIsRight
 
 if TYPE_CHECKING:
     from geo_mf.comparison.result import Comparison
@@ -12,7 +12,8 @@ NEAR = 10
 HUBS = 1.0
 """A skew from which on hubs are told of."""
 POPULAR = 0.5
-"""A rank correlation from which on length is said to be popularity."""
+"""A rank correlation from which on length is said to go with popularity, and a share of its variance from which on it
+mostly is popularity."""
 
 
 def findings(found: "Comparison") -> tuple[str, ...]:
@@ -59,7 +60,8 @@ def _read(found: "Comparison") -> str:
 
 def _lengths(found: "Comparison") -> list[str]:
     return [
-        f"The length of {one.space} is mostly popularity (rank correlation {one.spearman:.2f})."
+        f"The length of {one.space} {'is mostly' if one.r2 > POPULAR else 'goes with'} popularity "
+        f"(rank correlation {one.spearman:.2f})."
         for one in found.norms
         if one.spearman > POPULAR
     ]
@@ -67,11 +69,15 @@ def _lengths(found: "Comparison") -> list[str]:
 
 def _hubs(found: "Comparison") -> list[str]:
     return [
-        f"{_up(one.space)} have hubs: {one.hubs[0].item.short} is among the {one.k} nearest of {one.hubs[0].count:,} "
-        f"items, and {_percent(one.antihubs)} of the items are nobody's neighbour."
+        f"{_up(one.space)} have hubs: {_among(one, found.items)}{one.hubs[0].item.short} is among the {one.k} nearest "
+        f"of {one.hubs[0].count:,} items, and {_percent(one.antihubs)} of the items are nobody's neighbour."
         for one in found.hubness
         if one.skew > HUBS and one.hubs
     ]
+
+
+def _among(one: Hubness, items: int) -> str:
+    return f"in a sample of {one.items:,} items, " if one.items < items else ""
 
 
 def _right(right: WhoIsRight, names: tuple[str, str]) -> list[str]:
@@ -88,9 +94,15 @@ def _right(right: WhoIsRight, names: tuple[str, str]) -> list[str]:
             f"Over all pairs, {first} find what people touch together more often than {second} "
             f"(by {100 * low:.1f} to {100 * high:.1f} points)."
         )
+    elif group.users < FEWEST_USERS:
+        users = "1 user" if group.users == 1 else f"{group.users} users"
+        lines.append(f"Behaviour of {users} is too little to tell which of them finds more; {FEWEST_USERS} are needed.")
+        return lines
     else:
         lines.append(f"Over all pairs, no difference between {a} and {b} is certain.")
-    if right.crossover is not None:
+    if _refuted(right, names):
+        lines.append(_both_ways(right, names))
+    elif right.crossover is not None:
         lines.append(_crossing(right.crossover))
     elif right.groups:
         lines.append(_leading(right, names))
@@ -109,19 +121,45 @@ def _crossing(crossover: Crossover) -> str:
     )
 
 
+def _refuted(right: WhoIsRight, names: tuple[str, str]) -> bool:
+    """Whether some group is for certain on the other side than the monotone curve has it."""
+    point = right.crossover
+    if point is None and right.leader is None:
+        return False
+    winner = right.leader if point is None else point.after
+    sign, at = 1 if winner == names[0] else -1, 0.0 if point is None else point.at
+    return any(one.difference.sign == (-sign if (one.typical or 0.0) >= at else sign) for one in right.groups)
+
+
+def _both_ways(right: WhoIsRight, names: tuple[str, str]) -> str:
+    first, second = (_certain(right, sign) for sign in (1, -1))
+    if first and second:
+        told = f"{names[0]} lead for certain at {first}, {names[1]} at {second} interactions"
+        return f"There is no single crossover: {told}."
+    winner = names[0] if first else names[1]
+    return f"Only at {first or second} interactions is a difference certain: there, {winner} lead."
+
+
+def _certain(right: WhoIsRight, sign: int) -> str:
+    """The groups in which one space leads for certain: 1 the first, -1 the second."""
+    *most, last = [group.label for group in right.groups if group.difference.sign == sign] or [""]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def _leading(right: WhoIsRight, names: tuple[str, str]) -> str:
+    number = "number of interactions that could be judged" if right.dropped else "number of interactions"
     if right.leader is None:
-        return "Neither space leads at any number of interactions."
+        return f"Neither space leads at any {number}."
     other = names[1] if right.leader == names[0] else names[0]
     sign = 1 if right.leader == names[0] else -1
-    certain = [group.label for group in right.groups if group.difference.sign == sign]
+    certain = _certain(right, sign)
     if not certain:
-        return f"No number of interactions shows a certain difference between {names[0]} and {names[1]}."
-    if len(certain) == len(right.groups):
-        return f"{_up(right.leader)} lead at every number of interactions."
+        return f"No {number} shows a certain difference between {names[0]} and {names[1]}."
+    if all(group.difference.sign == sign for group in right.groups):
+        return f"{_up(right.leader)} lead at every {number}."
     return (
-        f"There is no crossover: {right.leader} do not fall behind {other} at any number of interactions, and lead for "
-        f"certain at {', '.join(certain)}."
+        f"There is no crossover: {right.leader} do not fall behind {other} for certain at any {number}, and lead for "
+        f"certain at {certain}."
     )
 
 

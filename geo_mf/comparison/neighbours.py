@@ -1,8 +1,9 @@
 """Nearest neighbours by cosine: what both spaces share (mutual k-nearest neighbours), and who is everybody's neighbour.
 
 The overlap is that of Huh et al. 2024, "The Platonic Representation Hypothesis" (arXiv 2405.07987); k-occurrence and
-hubs are those of Radovanović et al. 2010, "Hubs in Space". Items at the same cosine stand in the order in which Faiss's
-exact loop meets them.
+hubs are those of Radovanović et al. 2010, "Hubs in Space". Items at the same cosine stand in an order drawn anew for
+each item asked about, and in each space another: the order of the rows would be the same in both, and make hubs of the
+first.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_mf.comparison.figures import Estimate, Hub, Hubness, Overlap
-from geo_mf.comparison.spaces import Items, Space
+from geo_mf.comparison.ranks import TIE
+from geo_mf.comparison.spaces import ROWS, Items, Space
 from geo_mf.index.scan import scan
 
 CUTS = (1, 5, 10, 20, 50, 100)
@@ -22,22 +24,48 @@ HUBS = 5
 """Hubs that are named."""
 QUERIES = 4096
 """Rows whose neighbours are looked for at once."""
+LOTS = 8
+"""Columns by which ties are drawn."""
 
 
 def nearest(
-    directions: NDArray[np.float32], asked: NDArray[np.integer], k: int, rows: int = QUERIES
+    directions: NDArray[np.float32], asked: NDArray[np.integer], k: int, rows: int = QUERIES, ties: int = 0
 ) -> NDArray[np.int64]:
-    """int64 [len(asked), min(k, n - 1)]: the rows nearest to the rows `asked`, themselves left out, best first."""
+    """int64 [len(asked), min(k, n - 1)]: the rows nearest to the rows `asked`, themselves left out, best first.
+
+    Args:
+        directions: float32 [n, dim], of unit length.
+        asked: int64 [m].
+        k: at least 1.
+        rows: rows asked about at once.
+        ties: seed of the order of those at the same cosine.
+    """
     k = min(k, len(directions) - 1)
+    order = np.random.default_rng(ties).permutation(len(directions))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    drawn = _with_lots(directions, order, ties)
     found = np.empty((len(asked), k), np.int64)
     for start in range(0, len(asked), rows):
-        some = asked[start : start + rows]
-        best = scan(directions[some], directions, k + 1)[0]
+        some = place[asked[start : start + rows]]
+        best = scan(drawn[some], drawn, k + 1)[0]
         # Among many equal rows the row itself need not come: then the last one goes.
         other = best != some[:, None]
         other[other.all(axis=1), -1] = False
-        found[start : start + rows] = best[other].reshape(len(some), k)
+        found[start : start + rows] = order[best[other]].reshape(len(some), k)
     return found
+
+
+def _with_lots(directions: NDArray[np.float32], order: NDArray[np.int64], ties: int) -> NDArray[np.float32]:
+    """float32 [n, dim + LOTS]: rows in this order, each with a short random direction of its own. What these add to a
+    cosine is below TIE, and another number for each pair of rows."""
+    lots = np.random.default_rng((ties, LOTS)).standard_normal((len(order), LOTS))
+    dim = directions.shape[1]
+    rows = np.empty((len(order), dim + LOTS), np.float32)
+    rows[:, dim:] = TIE**0.5 * lots / np.linalg.norm(lots, axis=1, keepdims=True)
+    for start in range(0, len(order), ROWS):
+        rows[start : start + ROWS, :dim] = directions[order[start : start + ROWS]]
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +84,7 @@ class Neighbours:
     @classmethod
     def of(cls, a: Space, b: Space, asked: NDArray[np.int64], rows: int = QUERIES) -> "Neighbours":
         """Of the rows `asked`, among all."""
-        first, second = (nearest(space.directions, asked, CUTS[-1], rows) for space in (a, b))
+        first, second = (nearest(space.directions, asked, CUTS[-1], rows, ties) for ties, space in enumerate((a, b)))
         return cls(asked, first, second)
 
     @cached_property

@@ -13,10 +13,10 @@ from geo_mf.builder.trial import ials, only, predictor, with_cold_factors
 from geo_mf.comparison.figures import WhoIsRight
 from geo_mf.comparison.pairs import Pairs, touched_together
 from geo_mf.comparison.result import Comparison
-from geo_mf.comparison.run import check_choices, compared
+from geo_mf.comparison.run import check_choices, check_reach, compared
 from geo_mf.comparison.spaces import Items, Space, comparable
 from geo_mf.comparison.who_is_right import who_is_right
-from geo_mf.errors import IncompatibleIndex
+from geo_mf.errors import IncompatibleIndex, InvalidInput
 from geo_mf.factorize import matrices
 from geo_mf.factorize.ials import Objective
 from geo_mf.recommender import Recommender
@@ -46,25 +46,27 @@ def compare_index(
     Args:
         rec: the index. It is only read. One fit as long as its build is made.
         names: of the spaces, in the plural.
-        k: a pair is found when one is among the k nearest of the other.
+        k: a pair is found when one is among the k nearest of the other; not all of the others may be.
         seed: of every random choice.
 
     Returns:
         The comparison. Its `who_is_right` is None where no two held-out items of one user could be judged.
 
     Raises:
-        InvalidInput: fewer than 10 items have both behaviour and text.
+        InvalidInput: no item has a text, fewer than 10 have both behaviour and text, or all are among the k nearest.
         IncompatibleIndex: the index's card does not say how it was built.
         FitDiverged: the factors became infinite or NaN.
     """
     check_choices(names, k, seed)
     now = rec.now
+    if not now.embeddings.any():
+        raise InvalidInput("this index has no text to compare with; build it with a catalogue whose items have texts")
     counts = np.bincount(now.history.indices, minlength=len(now.catalog))
     everything = Items(now.catalog.items, now.titles, counts, np.arange(len(now.catalog)))
     own = np.flatnonzero(now.live & ~now.cold & now.embeddings.any(axis=1))
     a, b, items = _spaces(now, names, now.item_factors, counts, everything.take(own))
     right = _right(now, names, everything, k, seed)
-    return compared(a, b, items, len(now.catalog) - len(items), seed, right)
+    return compared(a, b, items, int(now.live.sum()) - len(items), seed, right)
 
 
 def _right(now: Snapshot, names: tuple[str, str], everything: Items, k: int, seed: int) -> WhoIsRight | None:
@@ -75,6 +77,7 @@ def _right(now: Snapshot, names: tuple[str, str], everything: Items, k: int, see
     known = np.flatnonzero(now.live & now.embeddings.any(axis=1))
     if not touched_together(test, known):
         return None
+    check_reach(k, len(known))
     items = Items(everything.ids, everything.titles, counts, everything.rows).take(known)
     a, b, kept = _spaces(now, names, refitted(now, train), counts, items)
     if not touched_together(test, kept.rows):

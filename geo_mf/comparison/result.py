@@ -40,6 +40,7 @@ class Comparison:
         dims: their dimensions.
         items: how many were compared.
         left_out: items of which one space knows nothing: a row of zeros, or in an index an item that nobody touched.
+            What was removed from an index is not counted.
         asked: items whose neighbours were looked for, among all: a seeded sample where there are many.
         seed: of every random choice.
         similarity: linear CKA.
@@ -184,7 +185,10 @@ class Comparison:
     def _notes(self) -> list[str]:
         notes = []
         if self.asked < self.items:
-            notes.append(f"Neighbours are those of a sample of {self.asked:,} items (seed {self.seed}), among all.")
+            notes.append(
+                f"Neighbours are those of a sample of {self.asked:,} items (seed {self.seed}), among all; skew, hubs "
+                "and who is nobody's neighbour are those of this sample among itself."
+            )
         if self.disagreement.least:
             notes.append(f"Items with fewer than {self.disagreement.least} interactions are not listed.")
         right = self.who_is_right

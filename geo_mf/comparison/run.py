@@ -56,19 +56,25 @@ def compare(
             of a row is popularity, from how much behaviour on one space finds more than the other, and leave items with
             fewer than 5 out of the lists of disagreements.
         names: of the spaces, in the plural: they are the subject of sentences.
-        k: a pair is found when one is among the k nearest of the other.
+        k: a pair is found when one is among the k nearest of the other; not all of the others may be.
         seed: of every random choice.
 
     Raises:
         InvalidInput: the rows do not match, are too few or not finite, an id occurs twice, interactions came without
-            ids, or no user touched two of the items.
+            ids, no user touched two of the items, or all of them are among the k nearest.
     """
     check_choices(names, k, seed)
+    if interactions is not None and not isinstance(interactions, Interactions):
+        raise InvalidInput(
+            f"interactions is a {type(interactions).__name__}; expected gm.Interactions: read them with "
+            "gm.read_interactions"
+        )
     first, second = Space.of(names[0], a), Space.of(names[1], b)
     check_aligned(first, second)
     x, y, items = comparable(first, second, Items.of(len(first), ids, titles, counts))
     right = None
     if interactions is not None:
+        check_reach(k, len(items))
         right = who_is_right(x, y, Pairs.drawn(interactions, items, seed), items.counts, k, seed)
     return compared(x, y, items, len(first) - len(items), seed, right)
 
@@ -111,8 +117,22 @@ def compared(
 
 def check_choices(names: tuple[str, str], k: int, seed: int) -> None:
     """Raises InvalidInput unless there are two different names, k >= 1 and seed >= 0."""
-    if len(names) != 2 or names[0] == names[1] or not all(isinstance(name, str) and name for name in names):
+    if (
+        not isinstance(names, tuple | list)
+        or len(names) != 2
+        or names[0] == names[1]
+        or not all(isinstance(name, str) and name for name in names)
+    ):
         raise InvalidInput(f"names is {names!r}; expected two different names, such as ('factors', 'embeddings')")
     for what, value, least in (("k", k, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise InvalidInput(f"{what} is {value!r}; expected a whole number of at least {least}")
+
+
+def check_reach(k: int, items: int) -> None:
+    """Raises InvalidInput where the k nearest of each item are all the others."""
+    if k >= items - 1:
+        raise InvalidInput(
+            f"k is {k} and {items} items are compared: every pair is found, whatever the spaces say; give a k below "
+            f"{items - 1}"
+        )

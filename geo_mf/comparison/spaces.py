@@ -43,7 +43,12 @@ class Space:
         Raises:
             InvalidInput: not a finite matrix of numbers with at least one column.
         """
-        rows = np.asarray(vectors)
+        rows = _array(vectors, name)
+        if not rows.ndim:
+            raise InvalidInput(
+                f"{name} are a {type(vectors).__name__}; expected a 2-D array of numbers, [items, dim]: of vectors "
+                "with ids, give their .matrix and their .ids"
+            )
         if rows.ndim != 2 or not rows.shape[1]:
             raise InvalidInput(f"{name} have shape {rows.shape}; expected [items, dim], one row of numbers per item")
         if rows.dtype.kind not in "fiu":
@@ -97,6 +102,8 @@ class Items:
         """Raises InvalidInput when there are not n of each, an id is there twice, or a count is not a whole number
         from 0 on."""
         made = ids if isinstance(ids, IdMap) or ids is None else IdMap(ids)
+        # A pandas Series looks rows up by its own labels, not by their place.
+        titles = None if titles is None else list(titles)
         for what, found in (("ids", made), ("titles", titles)):
             if found is not None and len(found) != n:
                 raise InvalidInput(f"there are {len(found)} {what} for {n} rows; give one for each row")
@@ -157,13 +164,25 @@ def _unit(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
     return scaled / np.where(size > 0, size, 1)[:, None], size * largest
 
 
+def _array(values: ArrayLike, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{name} are no array: {error}; expected one row of numbers per item, all as long"
+        ) from error
+
+
 def _counts(counts: ArrayLike, n: int) -> NDArray[np.int64]:
-    found = np.asarray(counts)
+    found = _array(counts, "counts")
     if found.shape != (n,):
         raise InvalidInput(f"counts have shape {found.shape}; expected ({n},), one for each row")
-    if found.dtype.kind not in "iu" and not (found.dtype.kind == "f" and np.array_equal(found, np.floor(found))):
+    if found.dtype.kind not in "fiu":
         raise InvalidInput(f"counts have dtype {found.dtype}; expected whole numbers of interactions")
-    if len(found) and (not np.isfinite(found).all() or found.min() < 0):
+    odd = np.flatnonzero(~np.isfinite(found) | (found != np.floor(found)))
+    if len(odd):
+        raise InvalidInput(f"counts has {found[odd[0]]} at row {odd[0]}; expected whole numbers of interactions")
+    if len(found) and found.min() < 0:
         raise InvalidInput(
             f"counts go from {found.min()} to {found.max()}; expected numbers of interactions, from 0 on"
         )

@@ -1,22 +1,22 @@
 """Which space finds what people touch together: each as item-to-item recommender on held-out behaviour."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geo_mf.comparison.bootstrap import estimate, resampled_sums
 from geo_mf.comparison.crossover import crossing
-from geo_mf.comparison.figures import Crossover, Estimate, PairGroup, WhoIsRight, span
+from geo_mf.comparison.figures import FEWEST_USERS, Crossover, Estimate, PairGroup, WhoIsRight, span
 from geo_mf.comparison.pairs import Pairs
 from geo_mf.comparison.ranks import SCORES, ranks
 from geo_mf.comparison.spaces import Space
 
 EDGES = (0, 1, 3, 6, 11, 21, 51, 101)
 """The fewest interactions of each group."""
-FEWEST_PAIRS, FEWEST_USERS = 50, 10
-"""Of a group that is judged."""
+FEWEST_PAIRS = 50
+"""Of a group that is judged, beside FEWEST_USERS."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +107,9 @@ def _judged(
     crowd = len(np.unique(users[group.members]))
     first, second, both = (_share(shares[:, column], crowd) for column in range(3))
     better = 0 if first.value >= second.value else 1
+    difference, gain = (estimate(shares[:, column] - shares[:, other]) for column, other in ((0, 1), (2, better)))
+    if crowd < FEWEST_USERS:  # drawing them again would give the same ones again, as if nobody else could have come
+        difference, gain = (replace(one, low=-1.0, high=1.0) for one in (difference, gain))
     return PairGroup(
         low=group.low,
         high=group.high,
@@ -116,14 +119,17 @@ def _judged(
         first=first,
         second=second,
         both=both,
-        difference=estimate(shares[:, 0] - shares[:, 1]),
-        gain=estimate(shares[:, 2] - shares[:, better]),
+        difference=difference,
+        gain=gain,
     )
 
 
 def _share(drawn: NDArray[np.float64], users: int) -> Estimate:
-    """A share with its interval; where none or all were found, which no draw can change, that of Wilson (1927)."""
+    """A share with its interval; where none or all were found, which no draw can change, that of Wilson (1927); of too
+    few users, from 0 to 1."""
     found = estimate(drawn)
+    if users < FEWEST_USERS:
+        return replace(found, low=0.0, high=1.0)
     margin = 1.96**2 / (users + 1.96**2)
     if found.value in (0, 1):
         return Estimate(found.value, *((0.0, margin) if found.value == 0 else (1 - margin, 1.0)))
@@ -133,7 +139,7 @@ def _share(drawn: NDArray[np.float64], users: int) -> Estimate:
 def _crossover(
     groups: list[PairGroup], sums: NDArray[np.float64], names: tuple[str, str]
 ) -> tuple[Crossover | None, str | None]:
-    """The crossover, or the space that leads in every group."""
+    """The crossover, or the space that leads in every group, by the monotone curve."""
     if not groups:
         return None, None
     places = np.log1p([group.typical or 0.0 for group in groups])
@@ -144,6 +150,8 @@ def _crossover(
         return None, None if even else (after if found.at == 0 else before)
     below = [group.difference.sign for group in groups if (group.typical or 0.0) < found.at]
     above = [group.difference.sign for group in groups if (group.typical or 0.0) >= found.at]
-    clear = -found.sign in below and found.sign in above
+    # The curve may have pooled a group that is certain of the other direction.
+    refuted = found.sign in below or -found.sign in above
+    clear = -found.sign in below and found.sign in above and not refuted
     high = None if math.isinf(found.high) else found.high
     return Crossover(before, after, found.at, found.low, high, clear), None

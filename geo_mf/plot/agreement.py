@@ -94,6 +94,8 @@ class PairTable(Protocol):
     def crossover(self) -> Crossing | None: ...
     @property
     def leader(self) -> str | None: ...
+    @property
+    def dropped(self) -> Sequence[str]: ...
 
 
 def overlap_curve(overlap: Sequence[OverlapRow], *, title: str = "") -> Figure:
@@ -178,12 +180,14 @@ def _who(right: PairTable, names: tuple[str, str]) -> str:
         more = f"From about {_whole(point.at)} interactions on ({reach}), more is found by {point.after} than by "
         return f"{more}{point.before}" if point.clear else f"Not certain: {more[0].lower()}{more[1:]}{point.before}"
     difference = right.overall.difference
-    if right.leader is None or difference.low <= 0 <= difference.high:
+    if difference.low <= 0 <= difference.high:
         return f"No clear difference: {names[0]} and {names[1]} find about as much"
-    other, sign = (names[1], 1) if right.leader == names[0] else (names[0], -1)
+    # Of all pairs, also those of no group: whoever leads in the groups may be behind altogether.
+    first, other, sign = (*names, 1) if difference.low > 0 else (*names[::-1], -1)
     certain = [min(sign * group.difference.low, sign * group.difference.high) > 0 for group in right.groups]
-    where = "At every number of interactions" if len(certain) > 1 and all(certain) else "Altogether"
-    return f"{where}, more is found by {right.leader} than by {other}"
+    every = "At every number of interactions" + (" that could be judged" if right.dropped else "")
+    where = every if len(certain) > 1 and all(certain) else "Altogether"
+    return f"{where}, more is found by {first} than by {other}"
 
 
 def _whole(count: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, StrMethodFormatter
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from geo_mf.errors import InvalidInput
 from geo_mf.plot.flat import flatten
@@ -71,7 +71,7 @@ def spectrum(factors: ArrayLike, embeddings: ArrayLike, *, share: float = 0.8, t
     if not 0 < share < 1:
         raise InvalidInput(f"share is {share}; expected a number between 0 and 1, such as 0.8")
     curves = {
-        name: np.minimum(np.cumsum(flatten(vectors, name).shares), 1.0)
+        name: np.minimum(np.cumsum(_shares(vectors, name)), 1.0)
         for name, vectors in (("factors", factors), ("text embeddings", embeddings))
     }
     longest = max(map(len, curves.values()))
@@ -165,3 +165,11 @@ def _rows(report: MetricTable, metric: str, list_name: str, k: int | None) -> li
     if len(cuts) > 1:
         raise InvalidInput(f"this report has k = {', '.join(map(str, cuts))}; say which with k=")
     return rows
+
+
+def _shares(vectors: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Each direction's share of the variance; all of it where there is but one."""
+    rows = np.asarray(vectors)
+    if rows.ndim == 2 and rows.shape[1] == 1:
+        return flatten(np.pad(rows, ((0, 0), (0, 1))), name).shares[:1]
+    return flatten(vectors, name).shares

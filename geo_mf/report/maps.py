@@ -4,9 +4,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geo_mf.plot.flat import flatten
 from geo_mf.plot.groups import attribute
@@ -26,7 +28,7 @@ class Colour:
 
     Attributes:
         name: such as "genres" or "interactions".
-        values: one for each item: numbers become a scale, anything else groups; None is in no group.
+        values: one for each item: numbers, all finite, become a scale, anything else groups; None is grey.
         logarithmic: whether the scale of numbers is.
     """
 
@@ -41,13 +43,13 @@ def items_of(
     """JSON without a "<", so that no title can end the script it stands in.
 
     Args:
-        spaces: float [n, da] and [n, db], the same items; rows without zeros. The second is laid over the first.
+        spaces: float [n, da] and [n, db], the same items; no row is zero. The second is laid over the first.
         titles: [n].
         notes: [n], what else to tell of an item.
         colours: ways to colour them.
     """
-    first = flatten(spaces[0], "the first space")
-    second = flatten(spaces[1], "the second space").laid_over(first)
+    first = flatten(_in_two(spaces[0]), "the first space")
+    second = flatten(_in_two(spaces[1]), "the second space").laid_over(first)
     planes = (first, second)
     data: dict[str, Any] = {
         "titles": [_short(title) for title in titles],
@@ -60,19 +62,34 @@ def items_of(
 
 
 def _colour(one: Colour, planes: Any) -> dict[str, Any]:
-    groups = Counter(value for value in one.values if value is not None and not isinstance(value, int | float))
+    known = [value for value in one.values if value is not None]
+    numbers = [float(value) for value in known if isinstance(value, Real) and not isinstance(value, bool)]
+    if known and len(numbers) == len(known):
+        return {"name": one.name, **_scale(one, np.array(numbers))}
+    groups = Counter(value for value in known if not isinstance(value, int | float))
     found = attribute(one.values, one.name, [name for name, _ in groups.most_common(len(COLOURS))] or None, planes)
-    if found.numbers is not None:
-        numbers = np.log1p(found.numbers) if one.logarithmic else found.numbers
-        low, high = float(numbers.min()), float(numbers.max())
-        shares = (numbers - low) / (high - low if high > low else 1.0)
-        ends = [f"{float(end):,.10g}" for end in (found.numbers.min(), found.numbers.max())]
-        return {"name": one.name, "shares": np.round(shares, 3).tolist(), "ends": ends}
     of = np.full(len(one.values), -1)
     for at, group in enumerate(found.groups):
         of[group.members] = at
     palette = [group.colour for group in found.groups]
     return {"name": one.name, "groups": [g.name for g in found.groups], "palette": palette, "of": of.tolist()}
+
+
+def _scale(one: Colour, known: NDArray[np.float64]) -> dict[str, Any]:
+    """Where each item stands on the scale of the numbers that are known; None where there is none."""
+    numbers = np.log1p(known) if one.logarithmic else known
+    low, high = float(numbers.min()), float(numbers.max())
+    # Halved, so that no difference of two finite numbers is infinite.
+    shares = iter(np.round((numbers / 2 - low / 2) / (high / 2 - low / 2 if high > low else 1.0), 3).tolist())
+    return {
+        "shares": [None if value is None else next(shares) for value in one.values],
+        "ends": [f"{float(end):,.10g}" for end in (known.min(), known.max())],
+    }
+
+
+def _in_two(vectors: NDArray[Any]) -> NDArray[Any]:
+    """A space of one dimension, in two: it lies on a line."""
+    return np.pad(vectors, ((0, 0), (0, 1))) if vectors.shape[1] == 1 else vectors
 
 
 def _places(points: np.ndarray) -> list[int]:

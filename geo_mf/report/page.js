@@ -21,25 +21,28 @@
 
   data.colours.forEach((one, number) => select.add(new Option(one.name, number)));
 
+  function key(name, colour) {
+    const part = document.createElement("span"), dot = document.createElement("i");
+    dot.style.background = colour;
+    part.append(dot, name);
+    legend.append(part);
+  }
+
   function paint() {
     const chosen = data.colours[select.value];
     legend.replaceChildren();
     if (chosen.groups) {
       const shown = chosen.groups.map((name, at) => [name, chosen.palette[at]]);
       if (chosen.of.includes(-1)) shown.push(["other", GREY]);
-      for (const [name, colour] of shown) {
-        const part = document.createElement("span"), dot = document.createElement("i");
-        dot.style.background = colour;
-        part.append(dot, name);
-        legend.append(part);
-      }
+      for (const [name, colour] of shown) key(name, colour);
       return chosen.of.map((at) => (at < 0 ? GREY : chosen.palette[at]));
     }
     const scale = document.createElement("i");
     scale.className = "scale";
     scale.style.background = `linear-gradient(90deg, ${SCALE.map((one) => `rgb(${one.join(",")})`).join(",")})`;
     legend.append(chosen.ends[0], scale, chosen.ends[1]);
-    return chosen.shares.map(shade);
+    if (chosen.shares.includes(null)) key("unknown", GREY);
+    return chosen.shares.map((share) => (share === null ? GREY : shade(share)));
   }
 
   let colours = paint();

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from string import Template
@@ -55,16 +56,17 @@ def index_report(rec: Recommender, found: Comparison, *, colour: str | None = No
     drawn_of = np.sort(np.random.default_rng(seed).permutation(len(every))[:MOST])
     rows, spaces = every[drawn_of], (centred[drawn_of], now.embeddings[every[drawn_of]])
     first, second = Space.of("factors", centred), Space.of("embeddings", now.embeddings[every])
-    shared = (Neighbours.of(first, second, drawn_of).depths <= NEAR).sum(axis=1)
+    near = min(NEAR, len(every) - 1)
+    shared = (Neighbours.of(first, second, drawn_of).depths <= near).sum(axis=1)
     columns = list(_columns(rec, colour, rows))
     notes = [f"{counts[row]:,} interactions" for row in rows]
     for column in columns:
         notes = [f"{note}; {column.name}: {value}" for note, value in zip(notes, column.values, strict=True)]
-    notes = [f"{note}; both spaces name {both} of its {NEAR} nearest" for note, both in zip(notes, shared, strict=True)]
+    notes = [f"{note}; both spaces name {both} of its {near} nearest" for note, both in zip(notes, shared, strict=True)]
     colours = [
         *columns,
         Colour("interactions", counts[rows].tolist(), logarithmic=True),
-        Colour(f"neighbours shared, of {NEAR}", shared.tolist()),
+        Colour(f"neighbours shared, of {near}", shared.tolist()),
     ]
     items = items_of(spaces, [now.titles[row] for row in rows], notes, colours)
     drawn = "" if len(rows) == found.items else f" The maps show {len(rows):,} of them."
@@ -133,13 +135,15 @@ def _columns(rec: Recommender, colour: str | None, rows: np.ndarray) -> Iterator
 
 
 def _values(column: Sequence[object]) -> list[object]:
-    """One value an item: the first of several."""
+    """One value an item: the first of several. NaN and infinity say no more than a missing value."""
     found: list[object] = []
     for value in column:
         if isinstance(value, list):
             value = value[0] if value else None
         elif isinstance(value, str):
             value = value.split("|")[0].strip() or None
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
         found.append(value if value is None or isinstance(value, int | float) else str(value))
     return found
 
