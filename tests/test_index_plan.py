@@ -167,17 +167,15 @@ class TestChanged:
         assert found.effort.probes > 1
         assert found.effort.exact_below == 0.125
 
-    def test_what_the_planner_would_not_keep_is_not_kept(self, planned: tuple[ApproximateIndex, Measured]) -> None:
-        """Rows without neighbours: all cells have to be visited, which is slower than scoring every row."""
+    def test_what_the_planner_would_not_keep_is_not_kept(
+        self, planned: tuple[ApproximateIndex, Measured], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         index, measured = planned
-        rng = np.random.default_rng(0)
-        vectors = rng.standard_normal((index.size, DIM)).astype(np.float32)
-        asked = {"any": rng.standard_normal((100, DIM)).astype(np.float32)}
-        absorbed = index.absorbing(vectors, np.arange(index.size))
-        assert absorbed is not None
-        assert again(absorbed, measured.factory, asked, FAST, np.arange(index.size)) is None
-        little = replace(FAST, memory=1000)
-        assert again(index, measured.factory, {"clicks": clustered(300, 2)}, little, np.arange(index.size)) is None
+        given = index, measured.factory, {"clicks": clustered(300, 2)}
+        assert again(*given, replace(FAST, memory=1000), np.arange(index.size)) is None
+        monkeypatch.setattr(plan, "WORTH_LOOKING", 1e-6)
+        assert again(*given, FAST, np.arange(index.size)) is None
+        assert again(*given, FAST, np.arange(index.size), named=True) is not None
 
     def test_cells_of_another_index_are_taken(self, planned: tuple[ApproximateIndex, Measured]) -> None:
         index, measured = planned
