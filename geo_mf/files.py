@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from geo_mf.errors import InvalidInput
 
-__all__ = ["about", "lock", "replace", "replacing", "sync_folder"]
+__all__ = ["about", "lock", "replace", "replacing", "replacing_both", "sync_folder"]
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -31,6 +31,44 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_both(path: Path, beside: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """As `replacing`, for a file that means nothing without the one beside it: an error leaves both as they were.
+
+    A process that is killed while the names change, and one that cannot bring back what it put aside, leaves no file at
+    `path`, rather than one beside what belongs to another; what was there lies in .<name>.<process>.old.
+    """
+    aside: dict[Path, Path | None] = {}
+    try:
+        with replacing(path) as first, replacing(beside) as second:  # the second one takes its name first
+            yield first, second
+            for file in (first, second):  # what may fail has failed before a name changes
+                file.flush()
+                os.fsync(file.fileno())
+            for each in (path, beside):
+                old = each.with_name(f".{each.name}.{os.getpid()}.old")
+                try:
+                    aside[each] = each.replace(old)
+                except FileNotFoundError:
+                    aside[each] = None
+    except BaseException:
+        if path in aside:
+            path.unlink(missing_ok=True)
+        for each in (beside, path):
+            if each in aside:
+                _back(aside[each], each)
+        raise
+    for old in filter(None, aside.values()):
+        old.unlink()
+
+
+def _back(old: Path | None, path: Path) -> None:
+    if old is not None:
+        old.replace(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

@@ -484,6 +484,47 @@ def test_a_closed_pipe_is_quiet(index: Path) -> None:
     assert "Traceback" not in done.stderr and "error" not in done.stderr
 
 
+FRAGILE = """
+import atexit, os
+class Late:
+    def __del__(self):
+        os.abort()  # as a thread of Arrow does, now and then, while the interpreter is taken apart
+late = Late()
+atexit.register(lambda: os.write(1, b"tidied\\n"))
+print("begun")  # not flushed
+from geo_mf.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("item", "code"), [("m1", 0), ("mx", 65)])
+def test_the_process_ends_before_the_interpreter_is_taken_apart(index: Path, item: str, code: int) -> None:
+    command = [sys.executable, "-c", FRAGILE, "similar", str(index), item]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wanted = run("similar", index, item, code=code)
+    assert (done.returncode, done.stderr) == (code, wanted.stderr)
+    assert sorted(done.stdout.splitlines()) == sorted(["begun", "tidied", *wanted.stdout.splitlines()])
+
+
+def test_a_closed_pipe_has_an_exit_code_of_its_own(index: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = FRAGILE.replace("os.write(1", "os.write(2").replace('print("begun")', "")
+    command = [sys.executable, "-c", code, "similar", str(index), "m1"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "tidied\n")
+
+
+def test_output_that_is_lost_at_the_end_is_no_success() -> None:
+    code = "print('begun'); from geo_mf.cli import main; main()"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", code, "bulid"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+    assert done.returncode == 120 and "No space left" in done.stderr
+
+
 def test_no_room_for_the_answer(index: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:

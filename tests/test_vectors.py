@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from datetime import date
 from io import BytesIO
@@ -390,19 +391,60 @@ def test_a_folder_that_cannot_be_written(recommender: gm.Recommender, tmp_path: 
 def test_vectors_are_never_beside_the_ids_of_others(
     recommender: gm.Recommender, removed: gm.Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between the two files: there is no file of vectors, rather than an old one beside new ids."""
-    path, moved = tmp_path / "v.npy", Path.replace
-    gm.export_vectors(recommender, path)
+    """Killed anywhere while names change: old vectors and ids, or new ones, or no vectors."""
+    moved, gone = Path.replace, Path.unlink
+    for step in range(7):
+        folder, left = tmp_path / str(step), iter(range(step))
+        folder.mkdir()
+        gm.export_vectors(recommender, folder / "v.npy")
 
-    def killed(self: Path, target: Any) -> Any:
-        if Path(target) == path:
-            raise KeyboardInterrupt
-        return moved(self, target)
+        def alive(left: Any = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt  # here and at every later step: nothing is brought back
 
-    monkeypatch.setattr(Path, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        gm.export_vectors(removed, path, overwrite=True)
-    assert [each.name for each in tmp_path.iterdir()] == ["v.npy.ids.parquet"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", lambda *given, alive=alive: (alive(), moved(*given))[1])
+            patch.setattr(Path, "unlink", lambda *given, alive=alive, **more: (alive(), gone(*given, **more))[1])
+            try:
+                gm.export_vectors(removed, folder / "v.npy", overwrite=True)
+            except KeyboardInterrupt:
+                assert step < 6
+            else:
+                assert step == 6
+        if (folder / "v.npy").exists():
+            same(gm.read_vectors(folder / "v.npy"), gm.Vectors.of(recommender if step == 0 else removed))
+        else:
+            assert step in (1, 2, 3)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".faiss", ".tsv"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_name_that_cannot_be_changed_leaves_what_was_there(
+    recommender: gm.Recommender,
+    removed: gm.Recommender,
+    tmp_path: Path,
+    suffix: str,
+    there: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk that is full when either file takes its name, or is put aside: both are as they were."""
+    path, moved = tmp_path / f"v{suffix}", Path.replace
+    if there:
+        gm.export_vectors(recommender, path)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    for step in range(4):
+        names = iter(range(4 + 2))  # what is brought back changes names too
+
+        def full(self: Path, target: Any, names: Any = names, step: int = step) -> Any:
+            if next(names) == step:
+                raise OSError(28, "No space left on device")
+            return moved(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", full)
+            with pytest.raises(OSError, match="cannot write: No space left"):
+                gm.export_vectors(removed, path, overwrite=True)
+        assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
 
 
 def test_a_file_that_is_there_stays(recommender: gm.Recommender, tmp_path: Path) -> None:
@@ -596,6 +638,62 @@ def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
     np.savez(tmp_path / "v.npz", vectors=np.ones((2, 2)), ids=np.asarray(["a", object()], dtype=object))
     with pytest.raises(gm.InvalidInput, match="nothing is unpickled"):
         gm.read_vectors(tmp_path / "v.npz")
+
+
+DEEP = "[" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        (DEEP, "nested too deeply"),
+        ('{"of": ["x"]}', "'of' is \\['x'\\]; expected a string"),
+        ('{"of": {}}', "'of' is {}"),
+        ('{"of": 3}', "'of' is 3"),
+        ('{"of": "items", "space": ["a"]}', "'space' is \\['a'\\]"),
+    ],
+)
+def test_what_is_said_of_vectors_is_checked(plain: gm.Vectors, tmp_path: Path, known: str, message: str) -> None:
+    table = plain.to_arrow().rename_columns({"id": "item_id"}).replace_schema_metadata({"geo_mf": known})
+    pq.write_table(table, tmp_path / "v.parquet")
+    pq.write_table(table.select(["item_id"]), tmp_path / "v.npy.ids.parquet")
+    np.save(tmp_path / "v.npy", plain.matrix)
+    np.savez(tmp_path / "v.npz", vectors=plain.matrix, ids=["a", "b", "c"], about=known)
+    told = {"ids": '["a", "b", "c"]', "geo_mf": known}
+    save_file({"vectors": plain.matrix}, tmp_path / "v.safetensors", metadata=told)
+    for suffix in (".parquet", ".npy", ".npz", ".safetensors"):
+        with pytest.raises(gm.InvalidInput, match=rf"v\{suffix}.*{message}"):
+            gm.read_vectors(tmp_path / f"v{suffix}")
+    with pytest.raises(gm.InvalidInput, match=message):
+        gm.read_vectors(table)
+
+
+def test_headers_beyond_what_can_be_counted(plain: gm.Vectors, tmp_path: Path) -> None:
+    save_file({"vectors": plain.matrix}, tmp_path / "ids.safetensors", metadata={"ids": DEEP})
+    header = json.dumps({"vectors": {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "long.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (0, 10**49)})  # type: ignore[arg-type]
+    (tmp_path / "long.npy").write_bytes(file.getvalue())
+    for name in ("ids.safetensors", "long.safetensors", "long.npy"):
+        with pytest.raises(gm.InvalidInput, match=name):
+            gm.read_vectors(tmp_path / name, ids=None if name.startswith("ids") else [])
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_of_every_compression_is_refused(plain: gm.Vectors, tmp_path: Path, method: int) -> None:
+    file, path = BytesIO(), tmp_path / "v.npz"
+    np.save(file, np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32))
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("vectors.npy", file.getvalue())
+    whole = path.read_bytes()
+    assert gm.read_vectors(path, ids=range(50)).matrix.shape == (50, 10)
+    for position in range(45, len(whole) - 100, 7):
+        broken = bytearray(whole)
+        broken[position] ^= 0xFF
+        path.write_bytes(broken)
+        with pytest.raises(gm.InvalidInput, match=r"v\.npz"):
+            gm.read_vectors(path, ids=range(50))
 
 
 IDS3 = pa.array(["a", "b", "c"])

@@ -13,7 +13,6 @@ What is known of all vectors (their space, the index's version, ...) is JSON, "g
 
 import errno
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ from tqdm.auto import tqdm
 from geo_mf.errors import InvalidInput
 from geo_mf.export import faiss_file, projector
 from geo_mf.export.vector_rows import IDS, Of, VectorRows, vector_column
-from geo_mf.files import replacing, sync_folder
+from geo_mf.files import replacing, replacing_both, sync_folder
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Space
 
@@ -109,7 +108,11 @@ def export_vectors(
     Raises:
         InvalidInput: another suffix, an unknown space or column, a file that is there, or ids that the format cannot
             hold.
-        OSError: it could not be written; what was there before is there still.
+        OSError: it could not be written. What was there before is there still; or all of the new, if only the folder
+            could not be synced or tidied.
+
+    A process that is killed while it puts new files in place of old ones may leave no .npy, .faiss or .tsv, and ids
+    alone: vectors never lie beside the ids of others.
     """
     began, path = time.perf_counter(), Path(out)
     writer, beside = _checked(path, overwrite, columns)
@@ -117,15 +120,14 @@ def export_vectors(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            files = [stack.enter_context(replacing(each)) for each in (path, beside) if each is not None]
+            if beside is None:
+                files = (stack.enter_context(replacing(path)),)
+            else:
+                files = stack.enter_context(replacing_both(path, beside))
             bar = stack.enter_context(tqdm(total=len(rows), desc=space, unit="rows", disable=not show_progress))
             writer.write(files[0], rows, _told(rows, bar.update))
             if writer.write_beside is not None:
-                writer.write_beside(files[1], rows)
-                for file in files:
-                    file.flush()
-                    os.fsync(file.fileno())
-                path.unlink(missing_ok=True)  # vectors never lie beside the ids of others, wherever this is killed
+                writer.write_beside(files[-1], rows)
         sync_folder(path.parent)
     except OSError as error:
         raise OSError(error.errno or errno.EIO, f"cannot write: {error.strerror or error}", str(path)) from error

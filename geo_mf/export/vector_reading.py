@@ -8,6 +8,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -103,7 +104,7 @@ def _from_parquet(path: Path, ids: IdValues | None, id_col: str | None, vector_c
     try:
         files = dataset.dataset(path, format="parquet", exclude_invalid_files=False)
         schema = files.schema
-        id_col, vector_col = _own(schema, id_col, vector_col, ids is not None)
+        id_col, vector_col = _own(schema, str(path), id_col, vector_col, ids is not None)
         needed, columns = chosen(schema, str(path), id_col, vector_col, ids is not None)
         table = files.to_table(columns=[*([] if needed is None else [needed]), *columns])
     except (pa.ArrowException, OSError) as error:
@@ -116,9 +117,9 @@ def _from_parquet(path: Path, ids: IdValues | None, id_col: str | None, vector_c
 def _from_table(
     table: pa.Table, what: str, ids: IdValues | None, id_col: str | None, vector_col: str | None
 ) -> Vectors:
-    id_col, vector_col = _own(table.schema, id_col, vector_col, ids is not None)
+    id_col, vector_col = _own(table.schema, what, id_col, vector_col, ids is not None)
     name, columns = chosen(table.schema, what, id_col, vector_col, ids is not None)
-    about = _about((table.schema.metadata or {}).get(b"geo_mf"))
+    about = _about((table.schema.metadata or {}).get(b"geo_mf"), what)
     try:
         made = IdMap(ids if ids is not None else table.column(cast(str, name)))
         return Vectors(made, matrix_of(table.select(columns)), about)
@@ -126,20 +127,26 @@ def _from_table(
         raise InvalidInput(f"{what}: {error}") from error
 
 
-def _own(schema: pa.Schema, id_col: str | None, vector_col: str | None, given: bool) -> tuple[str | None, str | None]:
+def _own(
+    schema: pa.Schema, what: str, id_col: str | None, vector_col: str | None, given: bool
+) -> tuple[str | None, str | None]:
     """The columns that `export_vectors` wrote, whatever stands beside them; as they are for a table from elsewhere."""
-    of = _about((schema.metadata or {}).get(b"geo_mf")).get("of")
+    of = _about((schema.metadata or {}).get(b"geo_mf"), what).get("of")
     if of is None or not {id_column(of), "vector"} <= set(schema.names):
         return id_col, vector_col
     return id_col or (None if given else id_column(of)), vector_col or "vector"
 
 
-def _about(text: bytes | str | None) -> dict[str, Any]:
+def _about(text: bytes | str | None, what: str) -> dict[str, Any]:
     """What is known of all vectors; empty for a file from elsewhere."""
     try:
         found = json.loads(text or "{}")
     except ValueError:
         return {}
+    except RecursionError as error:
+        raise InvalidInput(
+            f"{what}: what it says of its vectors (geo_mf) is nested too deeply; write it again"
+        ) from error
     return found if isinstance(found, dict) else {}
 
 
@@ -156,7 +163,9 @@ def _beside(path: Path) -> tuple[IdValues | None, dict[str, Any]]:
         name = next((name for name in ("item_id", "user_id", "id") if name in files.schema.names), None)
         if name is None:
             raise InvalidInput(f"{other} has the columns {', '.join(files.schema.names)}; expected item_id or user_id")
-        return files.to_table(columns=[name]).column(name), _about((files.schema.metadata or {}).get(b"geo_mf"))
+        return files.to_table(columns=[name]).column(name), _about(
+            (files.schema.metadata or {}).get(b"geo_mf"), str(other)
+        )
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -191,7 +200,11 @@ def _array(file: BinaryIO, size: int, what: str) -> np.ndarray:
 
 # A header of NumPy is Python, which it parses, and zipfile goes wherever it is told: damage comes up in many ways.
 _DAMAGED = (ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError, MemoryError, RuntimeError, OSError)
-_DAMAGED += (struct.error, zlib.error, zipfile.BadZipFile)
+_DAMAGED += (OverflowError, struct.error, zlib.error, zipfile.BadZipFile)
+with suppress(ImportError):  # a Python that was built without it: zipfile says so when it meets such a member
+    import lzma
+
+    _DAMAGED += (lzma.LZMAError,)
 
 
 def _raise_others(error: Exception) -> None:
@@ -215,7 +228,7 @@ def _npz(path: Path) -> _Found:
         _raise_others(error)
         raise InvalidInput(f"{path} is not a whole .npz file: {error}") from error
     about = arrays.pop("about", None)
-    known = _about(str(about)) if about is not None and about.dtype.kind == "U" else {}
+    known = _about(str(about), str(path)) if about is not None and about.dtype.kind == "U" else {}
     ids = arrays.get("ids")
     words = ids is not None and ids.dtype.kind == "U"  # one by one, for pyarrow cuts a string of NumPy at a character 0
     return arrays[_matrix_name(arrays, path)], ids.tolist() if ids is not None and words else ids, known
@@ -227,19 +240,20 @@ def _safetensors(path: Path) -> _Found:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            # Types that NumPy does not have, such as bfloat16, are KeyError or TypeError.
+            # Types that NumPy does not have, such as bfloat16, are KeyError or TypeError; a length beyond what it can
+            # count is ValueError.
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidInput(f"{path} is not a safetensors file that NumPy can hold: {error}") from error
     ids: IdValues | None = arrays.get("ids")
     if ids is None and "ids" in metadata:
         try:
             ids = json.loads(metadata["ids"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"{path}: the ids in its metadata are not JSON: {error}") from error
         if not isinstance(ids, list):
             raise InvalidInput(f"{path}: the ids in its metadata are a {type(ids).__name__}; expected a list")
-    return arrays[_matrix_name(arrays, path)], ids, _about(metadata.get("geo_mf"))
+    return arrays[_matrix_name(arrays, path)], ids, _about(metadata.get("geo_mf"), str(path))
 
 
 def _matrix_name(arrays: Mapping[str, np.ndarray], path: Path) -> str:

@@ -103,9 +103,9 @@ class VectorRows:
         return pa.table({id_column(self.about["of"]): self.ids.slice(start, count), **self.beside(at)})
 
 
-def id_column(of: str | None) -> str:
+def id_column(of: object) -> str:
     """What the ids are called in a table."""
-    return {"items": "item_id", "users": "user_id"}.get(of or "", "id")
+    return "item_id" if of == "items" else "user_id" if of == "users" else "id"
 
 
 def vector_column(matrix: np.ndarray) -> pa.Array:

@@ -33,7 +33,8 @@ class Vectors:
 
     Raises:
         InvalidInput: ids that are missing, occur twice or are none; not as many as rows; a matrix that is not of
-            floats, not two-dimensional, without columns, or with a number that is not finite.
+            floats, not two-dimensional, without columns, or with a number that is not finite; a "space" or "of"
+            that is no string.
     """
 
     ids: IdMap
@@ -46,6 +47,11 @@ class Vectors:
         matrix, _ = valid_vectors(self.matrix.astype(np.float32) if half else self.matrix)
         if len(ids) != len(matrix):
             raise InvalidInput(f"there are {len(ids):,} ids for {len(matrix):,} vectors; expected one for each")
+        for name in ("space", "of"):
+            if not isinstance(self.about.get(name), str | None):
+                raise InvalidInput(
+                    f"about says that {name!r} is {self.about[name]!r}; expected a string, or leave it out"
+                )
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "matrix", matrix)
 
