@@ -123,7 +123,9 @@ def test_importing_the_package_is_light() -> None:
     assert spent < 0.3
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["build", "--help"], ["recommend", "--help"], ["tune", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["build", "--help"], ["recommend", "--help"], ["tune", "--help"], ["compress", "--help"]]
+)
 def test_help_needs_neither_torch_nor_jax_and_is_quick(arguments: list[str]) -> None:
     code = (
         "import sys, time; began = time.process_time()\n"
@@ -151,7 +153,17 @@ def test_public_names() -> None:
 
 
 def test_verbs_are_functions_and_no_module_stands_in_their_place() -> None:
-    for name in ("build", "evaluate", "load", "tune", "verify", "read_catalog", "read_interactions", "recommend_all"):
+    for name in (
+        "build",
+        "compress",
+        "evaluate",
+        "load",
+        "tune",
+        "verify",
+        "read_catalog",
+        "read_interactions",
+        "recommend_all",
+    ):
         assert type(getattr(geo_mf, name)).__name__ == "function"
 
 

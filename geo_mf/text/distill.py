@@ -44,7 +44,7 @@ class Course:
     epochs: int
     seed: int = 0
     patience: int = 4
-    rate: float = 1e-3
+    rate: float = 5e-4
     batch: int = 32
     tokens: float = 1.0
 

@@ -27,7 +27,15 @@ from geo_mf.text.rows import Kind, check_kind, distinct_texts, spread, unit, wel
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["HashEncoder", "Kind", "SentenceEncoder", "TextEncoder", "distinct_texts", "encoder_from_spec"]
+__all__ = [
+    "HashEncoder",
+    "Kind",
+    "SentenceEncoder",
+    "TextEncoder",
+    "distinct_texts",
+    "encoder_from_spec",
+    "encoder_named",
+]
 
 _log = logging.getLogger("geo_mf")
 
@@ -76,12 +84,26 @@ def encoder_from_spec(spec: Mapping[str, Any], *, device: str | None = None, thr
             return HashEncoder(**settings)
         if kind == "sentence":
             return SentenceEncoder(**settings, device=device, threads=threads)
+        if kind == "onnx":
+            from geo_mf.text.onnx_encoder import OnnxEncoder
+
+            return OnnxEncoder(**settings, threads=threads)
     except TypeError as error:
         raise InvalidInput(f"encoder settings {dict(spec)!r} do not fit this version: {error}") from error
     raise InvalidInput(
-        f"encoder kind {kind!r} is unknown here; expected 'hash' or 'sentence'. "
+        f"encoder kind {kind!r} is unknown here; expected 'hash', 'sentence' or 'onnx'. "
         "An encoder of your own cannot be reopened from its settings: pass it yourself"
     )
+
+
+def encoder_named(name: str | None, *, device: str | None = None) -> TextEncoder:
+    """The encoder that a setting names: 'hash', a folder that `export_onnx` has written, or what `SentenceEncoder`
+    takes. Raises what the encoder's constructor raises."""
+    if name == "hash":
+        return HashEncoder()
+    if name is not None and (Path(os.path.expanduser(name)) / "onnx.json").is_file():
+        return encoder_from_spec({"kind": "onnx", "folder": name})
+    return SentenceEncoder(name, device=device)
 
 
 class HashEncoder:
