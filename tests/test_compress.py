@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import small_catalog, small_interactions
 from test_encoder import run_python
+from typer.testing import CliRunner
 
 import geo_mf as gm
+from geo_mf.cli.app import app
 from geo_mf.errors import InvalidInput
 from geo_mf.text import distill as distilling
 from geo_mf.text import thin_folder
 from geo_mf.text.compress import Plan, compress, plan_compression
 from geo_mf.text.distill import variants
-from geo_mf.text.encoder import SentenceEncoder
+from geo_mf.text.encoder import SentenceEncoder, encoder_named
 
 FAMILIES = ("bert", "mpnet", "xlm-roberta", "distilbert")
 WORDS = [a + b for a in ("ka", "lo", "mi", "ru") for b in ("da", "fe", "no", "ti")]
@@ -181,7 +184,7 @@ def test_layers_without_bias_and_layers_with_one_weight() -> None:
     assert model["again"] is first and second.up.weight is first.up.weight and second.up.bias is not first.up.bias
     for layer, wanted in zip(("a", "b", "c"), before, strict=True):
         torch.testing.assert_close(model[layer](x), wanted, atol=1e-5, rtol=1e-5)
-    assert model["c"].up.bias is None
+    assert "c.up.bias" not in model.state_dict()
     assert type(model["head"]) is nn.Linear
     state = thin_folder.state_of(model)
     assert "a.up.weight" in state and "b.up.weight" not in state and "b.up.bias" in state
@@ -398,3 +401,63 @@ def test_half_of_the_default_model_is_near_it_without_any_distillation(tmp_path:
     unseen = titles[150:]
     small = SentenceEncoder(made.out, device="cpu")
     assert float((small.encode(unseen) * encoder.encode(unseen)).sum(1).mean()) > 0.7
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    file = tmp_path / "items.csv"
+    file.write_text("item_id,title\n" + "".join(f"i{at},{text}\n" for at, text in enumerate([*TEXTS, ""])))
+    return file
+
+
+def command(*arguments: object, code: int = 0) -> Any:
+    done = CliRunner().invoke(app, ["compress", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_the_command_compresses_and_a_build_uses_it(folders: dict[str, Path], lines: Path, tmp_path: Path) -> None:
+    asked = (folders["bert"], "--texts", lines, "--text", "{title}", "--ratio", 0.4, "--epochs", 1)
+    planned = json.loads(command(*asked, "--dry-run", "--json").stdout)
+    assert planned["dry_run"] and "nothing was written" in command(*asked, "--dry-run").stdout
+    made = json.loads(command(*asked, "--out", tmp_path / "small", "--json").stdout)
+    assert made["layers"] == planned["layers"] and len(made["cosine"]) == 2 and made["texts"] == len(set(TEXTS))
+    rec = gm.build(
+        small_interactions(),
+        small_catalog(),
+        out=tmp_path / "index",
+        config=gm.BuildConfig.of(factors=8, iterations=2, learn_blend=False, encoder=str(tmp_path / "small")),
+    )
+    assert rec.card["encoder_name"] == "small"
+    assert gm.load(tmp_path / "index").encoder.fingerprint == SentenceEncoder(tmp_path / "small").fingerprint
+    assert "is there already" in command(*asked, "--out", tmp_path / "small", code=65).stderr
+
+
+def test_the_command_exports(folders: dict[str, Path], lines: Path, tmp_path: Path) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason="the extra onnx is not installed")
+    asked = ("--texts", lines, "--text", "title", "--epochs", 0, "--onnx", "--int8", "--out", tmp_path / "small")
+    told = command(folders["bert"], *asked).stdout
+    for name in ("onnx", "onnx-int8"):
+        assert str(tmp_path / "small" / name) in told
+        assert encoder_named(str(tmp_path / "small" / name)).encode(["kada"]).shape == (1, 24)
+    command(folders["bert"], "--ratio", 1, "--int8", "--out", tmp_path / "whole")
+    whole = encoder_named(str(tmp_path / "whole")).encode(TEXTS)
+    assert (whole * SentenceEncoder(folders["bert"], device="cpu").encode(TEXTS)).sum(1).min() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--texts", "no.csv", "--out", "x"), 66),
+        (("--out", "x"), 2),
+        (("--texts", "no.csv"), 2),
+        (("--ratio", "1", "--out", "x"), 2),
+        (("--ratio", "1", "--onnx", "--int8", "--out", "x"), 2),
+    ],
+)
+def test_the_command_says_what_is_missing(folders: dict[str, Path], arguments: tuple[str, ...], code: int) -> None:
+    assert command(folders["bert"], *arguments, code=code).stderr.startswith(("error: ", "Usage"))

@@ -29,12 +29,13 @@ def test_the_loss_is_what_is_left_out_and_full_rank_is_exact(rows: int, columns:
     outputs = conditioned(moment(random, rows, 40), 40) if both else None
     found = directions(weight, inputs, outputs)
     full = min(rows, columns)
+    left, right = found.factors(full)
+    np.testing.assert_allclose(left @ right, weight, atol=1e-8)
     assert (np.diff(found.losses) <= 1e-9 * found.losses[0]).all()
     for rank in range(1, full + 1):
         left, right = found.factors(rank)
         assert left.shape == (rows, rank) and right.shape == (rank, columns)
         assert loss(weight, left @ right, inputs, outputs) == pytest.approx(found.losses[rank:].sum(), abs=1e-8)
-    np.testing.assert_allclose(left @ right, weight, atol=1e-8)
 
 
 def test_no_other_matrix_of_that_rank_loses_less() -> None:
@@ -45,7 +46,7 @@ def test_no_other_matrix_of_that_rank_loses_less() -> None:
     best = loss(weight, left @ right, inputs, None)
     tried = []
     for _ in range(20):
-        b = random.normal(size=(2, 8))
+        a, b = np.zeros((6, 2)), random.normal(size=(2, 8))
         for _ in range(300):
             a = weight @ inputs @ b.T @ np.linalg.inv(b @ inputs @ b.T)
             b = np.linalg.inv(a.T @ a) @ a.T @ weight

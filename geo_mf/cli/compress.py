@@ -44,8 +44,6 @@ def compress(
         raise typer.BadParameter("give a new folder", param_hint="--out")
     if ratio == 1 and (dry_run or onnx == int8):
         raise typer.BadParameter("is 1: nothing is compressed; give one of --onnx and --int8", param_hint="--ratio")
-    if ratio != 1 and texts is None:
-        raise typer.BadParameter("give a file of texts like those to be encoded", param_hint="--texts")
     from geo_mf.data.read import read_catalog
     from geo_mf.text.compress import compress as compressed
     from geo_mf.text.compress import plan_compression
@@ -61,6 +59,8 @@ def compress(
             export_onnx(encoder, out, int8=int8)
             _tell(output, {"out": str(out), "encoder": encoder.name, "int8": int8}, f"wrote {out}")
             return
+        if texts is None:
+            raise typer.BadParameter("give a file of texts like those to be encoded", param_hint="--texts")
         words = read_catalog(texts, item_col=item_col, text=text, duplicates="first").texts
         if dry_run or out is None:
             plan = plan_compression(encoder, words, ratio, seed, tables=tables, show_progress=output.progress)

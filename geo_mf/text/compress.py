@@ -20,6 +20,7 @@ import numpy as np
 from geo_mf import files
 from geo_mf.errors import InvalidInput
 from geo_mf.text import lowrank
+from geo_mf.text.compression import Compression, Plan
 from geo_mf.text.encoder import SentenceEncoder
 from geo_mf.text.folder import ModelFolder
 from geo_mf.text.rows import distinct_texts, well_formed, whole
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from geo_mf.text.distill import Course
     from geo_mf.text.thin_layers import Group, Moments
 
-__all__ = ["Compression", "Plan", "compress", "plan_compression"]
+__all__ = ["compress", "plan_compression"]
 
 _PLAN, _START = "plan.json", "start.safetensors"
 _CALIBRATION = 1024
@@ -38,69 +39,6 @@ _HELD = 1000
 """Texts held out at most, to tell when a distillation has learned enough."""
 _WHITE = 0.05
 """How much of the identity is mixed into the second moment of gradients, which holds near the original only."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a compression would come to.
-
-    Attributes:
-        encoder: name of the original.
-        ratio: numbers that its linear layers may keep.
-        parameters: numbers of the whole model, before and after.
-        linear: numbers of its linear layers, before and after.
-        layers: rank of each linear layer, None where it stays whole.
-        tables: rank of each word table that is thinned.
-        texts: different texts that it was measured on.
-    """
-
-    encoder: str
-    ratio: float
-    parameters: tuple[int, int]
-    linear: tuple[int, int]
-    layers: dict[str, int | None]
-    tables: dict[str, int]
-    texts: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        before, after = self.parameters
-        thin = sum(rank is not None for rank in self.layers.values())
-        return (
-            f"{self.encoder}: {before:,} -> {after:,} parameters ({4 * before / 1e6:.0f} -> {4 * after / 1e6:.0f} MB), "
-            f"in linear layers {self.linear[0]:,} -> {self.linear[1]:,} ({self.linear[1] / self.linear[0]:.3f}); "
-            f"{thin} of {len(self.layers)} layers thinned"
-        )
-
-
-@dataclass(frozen=True)
-class Compression:
-    """What a compression came to.
-
-    Attributes:
-        out: the folder that was written.
-        plan: its parameters and ranks.
-        cosine: mean cosine to the original on texts held out, before distillation and after each epoch of it.
-        seconds: of each step; those of a run that was interrupted are not counted.
-    """
-
-    out: Path
-    plan: Plan
-    cosine: tuple[float, ...]
-    seconds: dict[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"out": str(self.out), **self.plan.to_dict(), "cosine": list(self.cosine), "seconds": self.seconds}
-
-    def __str__(self) -> str:
-        return (
-            f"{self.plan}\ncosine to the original on texts held out: {self.cosine[0]:.4f} before distillation, "
-            f"{max(self.cosine):.4f} after {len(self.cosine) - 1} epochs\nwrote {self.out}"
-        )
 
 
 def compress(
@@ -157,6 +95,7 @@ def compress(
         shutil.rmtree(ready, ignore_errors=True)
         about = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "ratio": ratio, "tables": tables}
         save(model, _kept(folder), folder.path, ready, layers, about)
+        _check(ready, model, known)
         ready.rename(place)
         files.sync_folder(place.parent)
     return Compression(place, plan, tuple(cosine), clock)
@@ -335,6 +274,19 @@ def _distilled(
     teacher = encoder.opened()[1].eval()
     with _bar("Distilling", course.epochs * len(texts.learn), show_progress) as bar:
         return distill(model, teacher, texts.learn, texts.held, course, work, bar)
+
+
+def _check(ready: Path, model: Any, texts: _Texts) -> None:
+    """Whether what was written is what was in memory, before anybody sees it."""
+    from geo_mf.text.distill import encoded
+
+    some = (texts.learn + texts.held)[:8]
+    read, wanted = encoded(ModelFolder(ready).open("cpu").eval(), some), encoded(model, some)
+    apart = float(np.abs(read - wanted).max())
+    if not apart < 1e-3:
+        raise InvalidInput(
+            f"the model that was written differs from that in memory by {apart:.1e}; it was not published"
+        )
 
 
 def _begun(work: Path) -> tuple[Plan, list[Thin]] | None:

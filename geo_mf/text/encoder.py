@@ -22,6 +22,7 @@ from scipy.sparse import csr_array
 
 from geo_mf.errors import InvalidInput, MissingExtra
 from geo_mf.text.folder import ModelFolder, download
+from geo_mf.text.onnx_encoder import OnnxEncoder, is_onnx
 from geo_mf.text.rows import Kind, check_kind, distinct_texts, spread, unit, well_formed, whole
 
 if TYPE_CHECKING:
@@ -85,8 +86,6 @@ def encoder_from_spec(spec: Mapping[str, Any], *, device: str | None = None, thr
         if kind == "sentence":
             return SentenceEncoder(**settings, device=device, threads=threads)
         if kind == "onnx":
-            from geo_mf.text.onnx_encoder import OnnxEncoder
-
             return OnnxEncoder(**settings, threads=threads)
     except TypeError as error:
         raise InvalidInput(f"encoder settings {dict(spec)!r} do not fit this version: {error}") from error
@@ -101,8 +100,8 @@ def encoder_named(name: str | None, *, device: str | None = None) -> TextEncoder
     takes. Raises what the encoder's constructor raises."""
     if name == "hash":
         return HashEncoder()
-    if name is not None and (Path(os.path.expanduser(name)) / "onnx.json").is_file():
-        return encoder_from_spec({"kind": "onnx", "folder": name})
+    if name is not None and is_onnx(Path(os.path.expanduser(name))):
+        return OnnxEncoder(name)
     return SentenceEncoder(name, device=device)
 
 

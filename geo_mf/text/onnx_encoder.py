@@ -68,9 +68,13 @@ class OnnxEncoder:
     def dim(self) -> int:
         return self._settings["dim"]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over its files: another one than that of the encoder it was made of."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         lines = ["geo_mf OnnxEncoder 1"]
         for name in _FILES:
             with (self._folder / name).open("rb") as file:

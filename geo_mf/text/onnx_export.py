@@ -20,6 +20,7 @@ from geo_mf import files
 from geo_mf.errors import InvalidInput, MissingExtra
 from geo_mf.text.encoder import SentenceEncoder
 from geo_mf.text.onnx_encoder import GRAPH, LISTING, TOKENIZER
+from geo_mf.text.rows import Kind
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["check_packages", "export_onnx"]
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_DOCUMENT = ("document", "passage", "corpus")
 
 
 def export_onnx(encoder: SentenceEncoder, out: str | os.PathLike[str], *, int8: bool = False) -> Path:
@@ -53,13 +53,14 @@ def export_onnx(encoder: SentenceEncoder, out: str | os.PathLike[str], *, int8: 
     check_packages()
     model = encoder.opened()[1]
     tokenizer = _tokenizer(encoder, model)
+    prompts = _prompts(encoder, model)
     about = {
         "format": 1,
         "dim": encoder.dim,
         "max_tokens": model.max_seq_length or 512,
         "pad_id": model.tokenizer.pad_token_id or 0,
         "int8": int8,
-        "prompts": {kind: _prompt(model, kind) for kind in ("document", "query")},
+        "prompts": prompts,
         "from": {"encoder": encoder.name, "fingerprint": encoder.fingerprint},
     }
     with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as temporary:
@@ -83,16 +84,22 @@ def check_packages() -> None:
         raise MissingExtra(f"{absent[0]} is not installed; writing ONNX needs: pip install 'geo_mf[onnx]'")
 
 
-def _prompt(model: Any, kind: str) -> str:
-    """What the library would put before a text of this kind."""
-    names = ("query",) if kind == "query" else _DOCUMENT
-    name = next((name for name in names if model.prompts.get(name) is not None), model.default_prompt_name)
-    return (model.prompts.get(name) if name else "") or ""
+def _prompts(encoder: SentenceEncoder, model: Any) -> dict[str, str]:
+    """What is put before documents and queries, which the graph reads as part of the text."""
+    from geo_mf.text.thin_layers import prompt_of
+
+    kinds: tuple[Kind, ...] = ("document", "query")
+    prompts = {kind: prompt_of(model, kind) for kind in kinds}
+    if any(prompts.values()) and any(getattr(module, "include_prompt", True) is False for module in model):
+        raise InvalidInput(
+            f"{encoder.name} leaves its prompt out of the mean, which the graph cannot; use it with torch"
+        )
+    return prompts
 
 
 def _tokenizer(encoder: SentenceEncoder, model: Any) -> str:
     """The tokenizer as JSON. Only what the graph can be fed with is accepted."""
-    inner = getattr(model, "tokenizer", None)
+    inner: Any = getattr(model, "tokenizer", None)
     backend = getattr(inner, "backend_tokenizer", None)
     if backend is None:
         raise InvalidInput(f"{encoder.name} has no fast tokenizer; save its tokenizer as tokenizer.json")

@@ -12,7 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["LowRankEmbedding", "LowRankLinear", "Moments", "Group", "batches", "groups", "moments", "put", "vectors"]
+from geo_mf.text.rows import Kind
+
+__all__ = [
+    "Group",
+    "LowRankEmbedding",
+    "LowRankLinear",
+    "Moments",
+    "batches",
+    "features",
+    "groups",
+    "moments",
+    "prompt_of",
+    "replace",
+    "replace_table",
+    "vectors",
+]
 
 
 class LowRankLinear(nn.Module):
@@ -83,7 +98,7 @@ def groups(model: nn.Module, kind: type[nn.Module] = nn.Linear) -> list[Group]:
     ]
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
     """Replace the module of that name."""
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, module)
@@ -112,7 +127,7 @@ def replace(model: nn.Module, group: Group, left: np.ndarray, right: np.ndarray)
                 new.up.bias = old.bias
             new.train(old.training)
             made[id(old)] = new
-        put(model, name, made[id(old)])
+        _put(model, name, made[id(old)])
 
 
 def replace_table(model: nn.Module, group: Group, left: np.ndarray, right: np.ndarray) -> None:
@@ -124,7 +139,7 @@ def replace_table(model: nn.Module, group: Group, left: np.ndarray, right: np.nd
         new.up.weight.copy_(torch.from_numpy(right.T))
     new = new.to(device=old.weight.device, dtype=old.weight.dtype)
     for name in group.names:
-        put(model, name, new)
+        _put(model, name, new)
 
 
 def batches(model: Any, texts: Sequence[str], size: int) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
@@ -132,12 +147,19 @@ def batches(model: Any, texts: Sequence[str], size: int) -> Iterator[tuple[np.nd
     order = np.argsort([len(text) for text in texts], kind="stable")
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        yield rows, features(model, [texts[row] for row in rows])
+        yield rows, features(model, [texts[int(row)] for row in rows])
+
+
+def prompt_of(model: Any, kind: Kind) -> str:
+    """What the library puts before a text of this kind."""
+    names = ("query",) if kind == "query" else ("document", "passage", "corpus")
+    name = next((name for name in names if model.prompts.get(name) is not None), model.default_prompt_name)
+    return (model.prompts.get(name) if name else "") or ""
 
 
 def features(model: Any, texts: Sequence[str]) -> dict[str, Any]:
-    """What the model is given for texts, on its device."""
-    prepared = model.preprocess(list(texts))
+    """What the model is given for documents, on its device."""
+    prepared = model.preprocess(list(texts), prompt=prompt_of(model, "document") or None)
     return {key: value.to(model.device) if hasattr(value, "to") else value for key, value in prepared.items()}
 
 
