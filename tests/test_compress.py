@@ -307,6 +307,16 @@ def test_a_damaged_folder_is_refused(half: Path, tmp_path: Path, case: str) -> N
         SentenceEncoder(copy, device="cpu").encode(["kada"])
 
 
+def test_loading_leaves_the_random_numbers_of_torch_alone(half: Path) -> None:
+    import torch
+
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    SentenceEncoder(half, device="cpu").encode(["kada"])
+    assert torch.equal(torch.rand(3), wanted)
+
+
 def test_loading_unpickles_nothing_and_runs_no_code(half: Path) -> None:
     code = """
 import sys

@@ -95,9 +95,11 @@ def made_thin(model: "nn.Module", layers: Sequence[Thin]) -> None:
 
 def fill(model: "nn.Module", folder: Path) -> None:
     """Make a model with random weights the compressed one. Every number has to be there, and none may be left over."""
+    import torch
     from safetensors.torch import load_file
 
-    made_thin(model, layers_in(folder))
+    with torch.random.fork_rng(devices=[]):  # new layers draw numbers: the caller's next ones stay what they were
+        made_thin(model, layers_in(folder))
     found = load_file(folder / WEIGHTS)
     state = model.state_dict()
     shared = _shared(state)
@@ -132,6 +134,7 @@ def skeleton(folder: Path, transformers: Sequence[str]) -> Iterator[Path]:
         folder: of a compressed model.
         transformers: sub-folders of its transformer modules.
     """
+    import torch
     from transformers import AutoConfig, AutoModel
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -139,7 +142,8 @@ def skeleton(folder: Path, transformers: Sequence[str]) -> Iterator[Path]:
         shutil.copytree(folder, place, ignore=shutil.ignore_patterns(WEIGHTS, "onnx*"))
         for inner in transformers:
             config = AutoConfig.from_pretrained(folder / inner, local_files_only=True, trust_remote_code=False)
-            AutoModel.from_config(config, dtype="float32").save_pretrained(place / inner)
+            with torch.random.fork_rng(devices=[]):
+                AutoModel.from_config(config, dtype="float32").save_pretrained(place / inner)
         yield place
 
 
