@@ -28,7 +28,7 @@ def compress(
     tables: Annotated[
         float | None, typer.Option(help="Share of the largest word table to keep; by default all.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=0, help="Passes of the distillation over the texts at most.")] = 15,
+    epochs: Annotated[int, typer.Option(min=0, help="Passes of the distillation over the texts at most.")] = 8,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write it for onnxruntime, to OUT/onnx.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also write it with 8 bits, to OUT/onnx-int8.")] = False,
     threads: Annotated[int, typer.Option(min=0, help="Cores to use, 0 for all.")] = 0,

@@ -46,7 +46,7 @@ def compress(
     texts: Sequence[str],
     out: str | os.PathLike[str],
     ratio: float = 0.5,
-    distill_epochs: int = 15,
+    distill_epochs: int = 8,
     seed: int = 0,
     *,
     tables: float | None = None,
