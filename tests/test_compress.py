@@ -396,6 +396,9 @@ def test_variants_are_made_of_the_words_there_are() -> None:
     assert len(made) == len(TEXTS) + 1 and made[-1] == "kada"
     assert all(text and set(text.split()) <= set(WORDS) for text in made)
     assert 10 < sum(text in TEXTS for text in made) < 50
+    strange = variants(TEXTS, random, ["wolf"])
+    assert 3 < sum("wolf" in text for text in strange) < 30
+    assert all(set(text.split()) <= {*WORDS, "wolf"} for text in strange)
 
 
 # --- the real one ---

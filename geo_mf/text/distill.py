@@ -63,12 +63,19 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
     return float(np.einsum("ij,ij->i", left, right).mean())
 
 
-def variants(texts: Sequence[str], random: np.random.Generator) -> list[str]:
-    """Another text for each: a part of it, it without some words, or two parts of two. What has one word stays."""
+def variants(texts: Sequence[str], random: np.random.Generator, vocabulary: Sequence[str] = ()) -> list[str]:
+    """Another text for each: a part of it, it without some words, parts of two, its beginning with a few words of the
+    vocabulary after it, or the same again.
+
+    Words of the vocabulary are those that other texts may hold: without them, a student knows no others.
+    """
     made = []
-    for text, kind in zip(texts, random.integers(0, 4, len(texts)), strict=True):
+    for text, kind in zip(texts, random.integers(0, 5 if vocabulary else 4, len(texts)), strict=True):
         words = text.split()
-        if len(words) < 2 or kind == 3:
+        if kind == 4:
+            strange = [vocabulary[at] for at in random.integers(0, len(vocabulary), int(random.integers(1, 7)))]
+            made.append(" ".join(words[: int(random.integers(0, len(words) + 1))] + strange))
+        elif len(words) < 2 or kind == 3:
             made.append(text)
         elif kind == 0:
             made.append(" ".join(_part(words, random)))
@@ -79,6 +86,15 @@ def variants(texts: Sequence[str], random: np.random.Generator) -> list[str]:
             other = texts[int(random.integers(len(texts)))].split()
             made.append(" ".join(_part(words, random) + _part(other or words, random)))
     return made
+
+
+def _vocabulary(model: Any) -> list[str]:
+    """The whole words that a model's tokenizer has a token for."""
+    tokenizer = getattr(model, "tokenizer", None)
+    known = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+    # The marks in front are those of a word's beginning, in the tokenizers that have them.
+    words = {token.lstrip("\u2581\u0120") for token in known}
+    return sorted(word for word in words if word.isalpha() and len(word) > 2)
 
 
 def _part(words: list[str], random: np.random.Generator) -> list[str]:
@@ -148,8 +164,8 @@ def _epoch(
     """One pass. `at`: the epoch's number, and the steps of all epochs."""
     epoch, steps = at
     random = np.random.default_rng([course.seed, epoch])
-    # The first epoch sees the texts themselves, every later one sees half of them changed.
-    seen = list(texts) if epoch == 0 else variants(texts, random)
+    # The first epoch sees the texts themselves, every later one sees most of them changed.
+    seen = list(texts) if epoch == 0 else variants(texts, random, _vocabulary(teacher))
     order = np.argsort([len(text) for text in seen], kind="stable")
     parts = [order[start : start + course.batch] for start in range(0, len(order), course.batch)]
     step = epoch * len(parts)
