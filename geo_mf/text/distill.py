@@ -73,7 +73,7 @@ def variants(texts: Sequence[str], random: np.random.Generator, vocabulary: Sequ
     for text, kind in zip(texts, random.integers(0, 5 if vocabulary else 4, len(texts)), strict=True):
         words = text.split()
         if kind == 4:
-            strange = [vocabulary[at] for at in random.integers(0, len(vocabulary), int(random.integers(1, 7)))]
+            strange = [vocabulary[int(at)] for at in random.integers(0, len(vocabulary), int(random.integers(1, 7)))]
             made.append(" ".join(words[: int(random.integers(0, len(words) + 1))] + strange))
         elif len(words) < 2 or kind == 3:
             made.append(text)
@@ -90,8 +90,8 @@ def variants(texts: Sequence[str], random: np.random.Generator, vocabulary: Sequ
 
 def _vocabulary(model: Any) -> list[str]:
     """The whole words that a model's tokenizer has a token for."""
-    tokenizer = getattr(model, "tokenizer", None)
-    known = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    known: Any = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
     # The marks in front are those of a word's beginning, in the tokenizers that have them.
     words = {token.lstrip("\u2581\u0120") for token in known}
     return sorted(word for word in words if word.isalpha() and len(word) > 2)
