@@ -49,7 +49,10 @@ if TYPE_CHECKING:
     from geo_mf.rerank.quota import Quota
     from geo_mf.store import verify
     from geo_mf.store.binding import load, save
+    from geo_mf.text.compress import compress, plan_compression
     from geo_mf.text.encoder import HashEncoder, SentenceEncoder
+    from geo_mf.text.onnx_encoder import OnnxEncoder
+    from geo_mf.text.onnx_export import export_onnx
     from geo_mf.threads import set_threads
 
 __version__ = "0.1.0"
@@ -74,6 +77,10 @@ _HOME = {
     "IALS": "factorize.estimators",
     "HashEncoder": "text.encoder",
     "SentenceEncoder": "text.encoder",
+    "OnnxEncoder": "text.onnx_encoder",
+    "compress": "text.compress",
+    "plan_compression": "text.compress",
+    "export_onnx": "text.onnx_export",
     "set_threads": "threads",
     "ExactIndex": "index.exact",
     "FaissIndex": "index.faiss",
@@ -127,6 +134,7 @@ __all__ = [
     "InvalidInput",
     "MMR",
     "MissingExtra",
+    "OnnxEncoder",
     "Pool",
     "Quota",
     "Recommendations",
@@ -142,10 +150,13 @@ __all__ = [
     "build",
     "compare",
     "compare_index",
+    "compress",
     "evaluate",
+    "export_onnx",
     "export_vectors",
     "fuse",
     "load",
+    "plan_compression",
     "read_catalog",
     "read_interactions",
     "read_vectors",

@@ -124,7 +124,9 @@ def test_importing_the_package_is_light() -> None:
     assert spent < 0.3
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["build", "--help"], ["recommend", "--help"], ["tune", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["build", "--help"], ["recommend", "--help"], ["tune", "--help"], ["compress", "--help"]]
+)
 def test_help_needs_neither_torch_nor_jax_and_is_quick(arguments: list[str]) -> None:
     code = (
         "import atexit, sys, time; began = time.process_time()\n"
@@ -155,6 +157,7 @@ def test_verbs_are_functions_and_no_module_stands_in_their_place() -> None:
         "build",
         "compare",
         "compare_index",
+        "compress",
         "evaluate",
         "load",
         "tune",

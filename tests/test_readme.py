@@ -65,7 +65,7 @@ def test_commands_exist_with_their_options(line: str) -> None:
     _, command, *words = shlex.split(line)
     if (inner := " ".join([command, *words[:1]])) in commands():
         command = inner
-    used = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
+    used = {word for word in words if re.fullmatch(r"--?[a-z][a-z0-9-]*", word)}
     assert used - options_of(command) == set()
 
 
@@ -75,7 +75,7 @@ def test_every_command_and_option_named_in_the_text_exists() -> None:
     named = re.findall(r"`geo-mf ([a-z-]+)(?: ([a-z-]+))?", TEXT)
     assert {f"{one} {two}" if one in groups else one for one, two in named} - set(known) == set()
     every = {flag for command in known for flag in options_of(command)}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", BENCHMARK.sub("", TEXT))) - every == set()
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", BENCHMARK.sub("", TEXT))) - every == set()
 
 
 def test_every_benchmark_named_in_the_text_exists_with_its_options() -> None:

@@ -31,7 +31,7 @@ from geo_mf.snapshot import Snapshot
 from geo_mf.store.binding import save
 from geo_mf.store.layout import LAYOUT
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
-from geo_mf.text.encoder import HashEncoder, SentenceEncoder, TextEncoder, distinct_texts
+from geo_mf.text.encoder import HashEncoder, TextEncoder, distinct_texts, encoder_named
 from geo_mf.threads import limited
 
 
@@ -213,4 +213,4 @@ def encoder_of(config: BuildConfig, catalog: Catalog) -> TextEncoder:
     """The encoder that a configuration names, or a stand-in for a catalogue without texts."""
     if config.encoder is None and not catalog.has_text.any():
         return HashEncoder(dim=1)  # there is nothing to read: no model is needed, and no room in the index
-    return HashEncoder() if config.encoder == "hash" else SentenceEncoder(config.encoder)
+    return encoder_named(config.encoder)

@@ -5,6 +5,7 @@ import typer
 from geo_mf.cli.build import build
 from geo_mf.cli.command import Commands, add
 from geo_mf.cli.compare import compare
+from geo_mf.cli.compress import compress
 from geo_mf.cli.demo import demo
 from geo_mf.cli.doctor import doctor
 from geo_mf.cli.evaluate import evaluate
@@ -34,6 +35,7 @@ add(app, export)
 add(app, evaluate, settings=True)
 add(app, tune, settings=True)
 add(app, compare)
+add(app, compress)
 add(app, verify)
 
 index = typer.Typer(help="Look after an index on disk.", rich_markup_mode=None)

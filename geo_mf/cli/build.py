@@ -80,9 +80,9 @@ def _plan(interactions: "Interactions", catalog: "Catalog | None", config: "Buil
     import numpy as np
 
     from geo_mf.errors import InvalidInput
-    from geo_mf.text.encoder import HashEncoder, SentenceEncoder
+    from geo_mf.text.encoder import encoder_named
 
-    encoder = HashEncoder() if config.encoder == "hash" else SentenceEncoder(config.encoder)
+    encoder = encoder_named(config.encoder)
     listed, unlisted = (interactions, 0) if catalog is None else interactions.align(items=catalog.items)
     if len(listed) == 0:
         raise InvalidInput(

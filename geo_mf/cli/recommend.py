@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from geo_mf.data.ids import IdMap
     from geo_mf.export.jobs import Export
     from geo_mf.rerank.pool import Reranker
-    from geo_mf.text.encoder import TextEncoder
 
 __all__ = ["recommend"]
 
@@ -85,8 +84,9 @@ def recommend(
     limits = [_limit(one) for one in at_most or []]
     compiled.keep()
     from geo_mf.store.binding import load
+    from geo_mf.text.encoder import encoder_named
 
-    rec = load(index, encoder=None if encoder is None else _reader(encoder), other_encoder=other_encoder)
+    rec = load(index, encoder=None if encoder is None else encoder_named(encoder), other_encoder=other_encoder)
     if folder is not None:
         from geo_mf.export.jobs import recommend_all
 
@@ -138,12 +138,6 @@ def written(export: "Export", output: Output) -> None:
         output.data(export.to_dict())
     else:
         output.say(str(export))
-
-
-def _reader(encoder: str) -> "TextEncoder":
-    from geo_mf.text.encoder import HashEncoder, SentenceEncoder
-
-    return HashEncoder() if encoder == "hash" else SentenceEncoder(encoder)
 
 
 def _weights(text: str) -> tuple[float, float]:

@@ -15,20 +15,28 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b, sha256
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from geo_mf.errors import InvalidInput, MissingExtra
 from geo_mf.text.folder import ModelFolder, download
+from geo_mf.text.onnx_encoder import OnnxEncoder, is_onnx
+from geo_mf.text.rows import Kind, check_kind, distinct_texts, spread, unit, well_formed, whole
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["HashEncoder", "Kind", "SentenceEncoder", "TextEncoder", "distinct_texts", "encoder_from_spec"]
-
-Kind = Literal["document", "query"]
+__all__ = [
+    "HashEncoder",
+    "Kind",
+    "SentenceEncoder",
+    "TextEncoder",
+    "distinct_texts",
+    "encoder_from_spec",
+    "encoder_named",
+]
 
 _log = logging.getLogger("geo_mf")
 
@@ -77,30 +85,24 @@ def encoder_from_spec(spec: Mapping[str, Any], *, device: str | None = None, thr
             return HashEncoder(**settings)
         if kind == "sentence":
             return SentenceEncoder(**settings, device=device, threads=threads)
+        if kind == "onnx":
+            return OnnxEncoder(**settings, threads=threads)
     except TypeError as error:
         raise InvalidInput(f"encoder settings {dict(spec)!r} do not fit this version: {error}") from error
     raise InvalidInput(
-        f"encoder kind {kind!r} is unknown here; expected 'hash' or 'sentence'. "
+        f"encoder kind {kind!r} is unknown here; expected 'hash', 'sentence' or 'onnx'. "
         "An encoder of your own cannot be reopened from its settings: pass it yourself"
     )
 
 
-def distinct_texts(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Each different text once, in order of first appearance, and int64 [len(texts)]: its row, -1 for a blank text.
-
-    Raises `InvalidInput` for a lone str, and for an element that is not a str.
-    """
-    if isinstance(texts, str | bytes):
-        raise InvalidInput(f"texts is a lone {type(texts).__name__}; expected a list of str: pass [text]")
-    rows = np.empty(len(texts), np.int64)
-    seen: dict[str, int] = {}
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InvalidInput(
-                f"text {position} is {text!r}, a {type(text).__name__}; expected a str ('' for a missing text)"
-            )
-        rows[position] = -1 if not text or text.isspace() else seen.setdefault(text, len(seen))
-    return list(seen), rows
+def encoder_named(name: str | None, *, device: str | None = None) -> TextEncoder:
+    """The encoder that a setting names: 'hash', a folder that `export_onnx` has written, or what `SentenceEncoder`
+    takes. Raises what the encoder's constructor raises."""
+    if name == "hash":
+        return HashEncoder()
+    if name is not None and is_onnx(Path(os.path.expanduser(name))):
+        return OnnxEncoder(name)
+    return SentenceEncoder(name, device=device)
 
 
 class HashEncoder:
@@ -112,8 +114,8 @@ class HashEncoder:
 
     def __init__(self, dim: int = 256, seed: int = 0) -> None:
         """`dim`: length of a vector, at least 1. `seed`: 0 <= seed < 2**63, another seed hashes otherwise."""
-        self._dim = _whole("dim", dim, 1, 2**20)
-        self._seed = _whole("seed", seed, 0, 2**63 - 1)
+        self._dim = whole("dim", dim, 1, 2**20)
+        self._seed = whole("seed", seed, 0, 2**63 - 1)
 
     @property
     def dim(self) -> int:
@@ -132,7 +134,7 @@ class HashEncoder:
 
     def encode(self, texts: Sequence[str], *, kind: Kind = "document", show_progress: bool = False) -> np.ndarray:
         """As `TextEncoder.encode`. `kind` changes nothing; there is nothing to wait for, so no progress is shown."""
-        _check_kind(kind)
+        check_kind(kind)
         distinct, rows = distinct_texts(texts)
         vocabulary: dict[str, int] = {}
         counts = _stack([_word_counts(text, vocabulary) for text in distinct], len(vocabulary))
@@ -141,7 +143,7 @@ class HashEncoder:
         vectors = cast(csr_array, counts @ features).toarray()
         for row in np.flatnonzero(~vectors.any(axis=1)):  # every feature met its opposite: possible in few dimensions
             vectors[row, self._bucket(distinct[row])[0]] = 1.0
-        return _spread(_unit(vectors, self.name, distinct), rows)
+        return spread(unit(vectors, self.name, distinct), rows)
 
     def _word_features(self, word: str) -> tuple[list[int], list[float]]:
         # The marks make a prefix differ from the same letters inside a word; a word's tail beyond 64 adds little.
@@ -217,9 +219,9 @@ class SentenceEncoder:
         """
         self._model_name = None if model is None else os.fspath(model)
         self._device = device
-        self._batch_size = _whole("batch_size", batch_size, 1, 2**20)
-        self._max_tokens = None if max_tokens is None else _whole("max_tokens", max_tokens, 3, 2**20)
-        self._threads = None if threads is None else _whole("threads", threads, 1, 4096)
+        self._batch_size = whole("batch_size", batch_size, 1, 2**20)
+        self._max_tokens = None if max_tokens is None else whole("max_tokens", max_tokens, 3, 2**20)
+        self._threads = None if threads is None else whole("threads", threads, 1, 4096)
         self._lock = threading.RLock()
         self._loaded: SentenceTransformer | None = None
         place = os.path.expanduser(self._model_name or "")
@@ -256,7 +258,7 @@ class SentenceEncoder:
         in the log. A text without any token the model knows may get a zero row. Raises `InvalidInput` when the model
         gives a number that is not finite.
         """
-        _check_kind(kind)
+        check_kind(kind)
         distinct, rows = distinct_texts(texts)
         if not distinct:
             return np.zeros((len(rows), self.dim), np.float32)
@@ -268,7 +270,15 @@ class SentenceEncoder:
             vectors = encode(
                 readable, batch_size=self._batch_size, show_progress_bar=show_progress, convert_to_numpy=True
             )
-        return _spread(_unit(np.ascontiguousarray(vectors, dtype=np.float32), self.name, distinct), rows)
+        return spread(unit(np.ascontiguousarray(vectors, dtype=np.float32), self.name, distinct), rows)
+
+    def opened(self) -> "tuple[ModelFolder, SentenceTransformer]":
+        """The folder, verified, and its model loaded anew: nobody else holds it, so it may be changed."""
+        folder = self._verified()
+        model = folder.open(self._device, self._threads)
+        if self._max_tokens is not None:
+            model.max_seq_length = self._max_tokens
+        return folder, model
 
     def _find_here(self) -> ModelFolder | None:
         """The folder on this machine, or None when the model has to come from the hub."""
@@ -334,15 +344,12 @@ class SentenceEncoder:
             _log.warning(
                 "%d of %d texts are longer than %d characters; only their beginning is read", cut, len(texts), limit
             )
-        return [_well_formed(text if len(text) <= limit else text.lstrip()[:limit]) for text in texts]
+        return [well_formed(text if len(text) <= limit else text.lstrip()[:limit]) for text in texts]
 
     def _load(self) -> "SentenceTransformer":
         with self._lock:
             if self._loaded is None:
-                folder = self._verified()
-                model = folder.open(self._device, self._threads)
-                if self._max_tokens is not None:
-                    model.max_seq_length = self._max_tokens
+                folder, model = self.opened()
                 given = _declared_dim(model, self.name)
                 if folder.dim not in (None, given):
                     raise InvalidInput(
@@ -357,45 +364,3 @@ def _declared_dim(model: "SentenceTransformer", name: str) -> int:
     if dim is None:
         raise InvalidInput(f"{name} does not say how long its vectors are; add a Pooling module and save it again")
     return dim
-
-
-def _whole(name: str, value: int, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise InvalidInput(f"{name} is {value!r}; expected a whole number from {low} to {high}")
-    return int(value)
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in ("document", "query"):
-        raise InvalidInput(f"kind is {kind!r}; expected 'document' or 'query'")
-
-
-def _well_formed(text: str) -> str:
-    """The text with lone surrogates, which no tokenizer accepts, replaced by question marks."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text
-
-
-def _unit(vectors: np.ndarray, name: str, texts: list[str]) -> np.ndarray:
-    """`vectors` float32 [n, dim], scaled in place to unit length; a zero row stays. Refuses what is not finite."""
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    bad = np.flatnonzero(~np.isfinite(norms))
-    if bad.size:
-        raise InvalidInput(
-            f"{name} gave numbers that are not finite for {bad.size} of {len(texts)} texts, "
-            f"first {texts[bad[0]][:80]!r}; its weights are damaged or do not suit this device"
-        )
-    vectors /= np.where(norms > 0, norms, 1.0).astype(np.float32)[:, None]
-    return vectors
-
-
-def _spread(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """[len(rows), dim]: row `rows[j]` of `vectors` for text j, zeros where that is -1."""
-    if len(vectors) == len(rows):
-        return vectors
-    result = np.zeros((len(rows), vectors.shape[1]), np.float32)
-    result[rows >= 0] = vectors[rows[rows >= 0]]
-    return result

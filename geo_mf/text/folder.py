@@ -1,7 +1,7 @@
 """A saved sentence-transformers model as data: checked, measured and hashed before anything is loaded.
 
 The folder holds `modules.json` (which modules, in which sub-folders), their JSON settings, tokenizer files and
-safetensors weights. Only `ModelFolder.open` imports torch.
+safetensors weights; a compressed model has `lowrank.json` besides. Only `ModelFolder.open` imports torch.
 """
 
 import hashlib
@@ -9,13 +9,14 @@ import json
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from geo_mf.errors import InvalidInput, MissingExtra
+from geo_mf.text import thin_folder
 from geo_mf.threads import chosen
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class ModelFolder:
                 _check_weights(inner)
         if not any(file.suffix == ".safetensors" for file in self.files):
             raise InvalidInput(f"{str(self.path)!r} holds no .safetensors weights; save the model with safetensors")
+        if thin_folder.is_thin(self.path):
+            thin_folder.layers_in(self.path)
         elsewhere = self._transformer_settings.get("tokenizer_name_or_path")
         if elsewhere is not None:
             raise InvalidInput(
@@ -79,6 +82,11 @@ class ModelFolder:
             f"{str(self.path)!r} has neither modules.json nor config.json; "
             "expected a folder saved by sentence-transformers or transformers"
         )
+
+    @property
+    def transformers(self) -> tuple[str, ...]:
+        """Sub-folders of the modules that are transformers."""
+        return tuple(folder for name, folder in self.modules if name.rsplit(".", 1)[-1] == "Transformer")
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -137,14 +145,19 @@ class ModelFolder:
 
                 if wanted := threads or chosen():
                     torch.set_num_threads(wanted)
-                return SentenceTransformer(
-                    str(self.path),
-                    device=device,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    # Half precision is a hundred times slower on a CPU, and vectors would depend on the device.
-                    model_kwargs={"dtype": "float32", "use_safetensors": True},
-                )
+                thin = thin_folder.is_thin(self.path)
+                with thin_folder.skeleton(self.path, self.transformers) if thin else nullcontext(self.path) as place:
+                    model = SentenceTransformer(
+                        str(place),
+                        device=device,
+                        local_files_only=True,
+                        trust_remote_code=False,
+                        # Half precision is a hundred times slower on a CPU, and vectors would depend on the device.
+                        model_kwargs={"dtype": "float32", "use_safetensors": True},
+                    )
+                if thin:
+                    thin_folder.fill(model, self.path)
+                return model
         except ModuleNotFoundError as error:
             raise MissingExtra(f"{error}; encoding text needs: pip install sentence-transformers") from error
         # A damaged file, an unknown architecture, a device that is not there: each library has its own error for it.

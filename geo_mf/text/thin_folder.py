@@ -1,0 +1,177 @@
+"""A compressed model as a folder: what is written, and how a model is made of it again.
+
+The folder is that of the original without its transformer's weights, with two files more: `lowrank.json` lists the
+layers that were replaced and their ranks, `lowrank.safetensors` holds all numbers. No file of a name that other loaders
+look for holds weights, so that sentence-transformers alone refuses the folder instead of filling layers at random.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from geo_mf.errors import InvalidInput
+from geo_mf.files import replace as write_file
+from geo_mf.files import sync_folder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["LISTING", "Thin", "fill", "is_thin", "layers_in", "made_thin", "save", "skeleton", "state_of"]
+
+LISTING = "lowrank.json"
+WEIGHTS = "lowrank.safetensors"
+_FORMAT = 1
+_MAX_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Thin:
+    """One replaced layer, or several that shared one weight.
+
+    Attributes:
+        names: in the model.
+        kind: of layer.
+        rank: of the two thin matrices.
+    """
+
+    names: tuple[str, ...]
+    kind: Literal["linear", "table"]
+    rank: int
+
+
+def is_thin(folder: Path) -> bool:
+    """Whether a compressed model lies there."""
+    return (folder / LISTING).is_file()
+
+
+def layers_in(folder: Path) -> list[Thin]:
+    """What `lowrank.json` lists. Raises InvalidInput, naming the file, for anything that was not written here."""
+    file = folder / LISTING
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
+        found = json.loads(file.read_bytes())
+        if found["format"] != _FORMAT:
+            raise ValueError(f"its format is {found['format']!r}, this version reads {_FORMAT}")
+        return [_checked(one) for one in found["layers"]]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InvalidInput(
+            f"{str(file)!r} does not describe a compressed model ({error}); compress it again"
+        ) from error
+
+
+def _checked(one: Mapping[str, Any]) -> Thin:
+    names, kind, rank = one["names"], one["kind"], one["rank"]
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"names are {names!r}")
+    if kind not in ("linear", "table") or isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"the layer {names[0]!r} is {kind!r} of rank {rank!r}")
+    return Thin(tuple(names), kind, rank)
+
+
+def made_thin(model: "nn.Module", layers: Sequence[Thin]) -> None:
+    """Put thin layers of the ranks that are listed in the places that are listed; their numbers mean nothing yet."""
+    import numpy as np
+    from torch import nn
+
+    from geo_mf.text.thin_layers import Group, replace, replace_table
+
+    for layer in layers:
+        module = model.get_submodule(layer.names[0])
+        kind = nn.Linear if layer.kind == "linear" else nn.Embedding
+        if type(module) is not kind:
+            raise InvalidInput(f"{layer.names[0]!r} is a {type(module).__name__}; expected a {kind.__name__}")
+        rows, columns = module.weight.shape
+        if layer.rank > min(rows, columns):
+            raise InvalidInput(f"{layer.names[0]!r} of {rows} x {columns} numbers has no rank {layer.rank}")
+        put = replace if layer.kind == "linear" else replace_table
+        put(model, Group(layer.names, module), np.zeros((rows, layer.rank)), np.zeros((layer.rank, columns)))
+
+
+def fill(model: "nn.Module", folder: Path) -> None:
+    """Make a model with random weights the compressed one. Every number has to be there, and none may be left over."""
+    import torch
+    from safetensors.torch import load_file
+
+    with torch.random.fork_rng(devices=[]):  # new layers draw numbers: the caller's next ones stay what they were
+        made_thin(model, layers_in(folder))
+    found = load_file(folder / WEIGHTS)
+    state = model.state_dict()
+    shared = _shared(state)
+    model.load_state_dict(found | {name: found[first] for name, first in shared.items() if first in found}, strict=True)
+
+
+def _shared(state: Mapping[str, Any]) -> dict[str, str]:
+    """Names of tensors that lie where another one lies -> the name of that one."""
+    first: dict[tuple[int, tuple[int, ...]], str] = {}
+    again: dict[str, str] = {}
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tuple(tensor.shape))
+        if tensor.numel() and key in first:
+            again[name] = first[key]
+        else:
+            first[key] = name
+    return again
+
+
+def state_of(model: "nn.Module") -> dict[str, Any]:
+    """All numbers of a model, those that are shared once: what safetensors can hold."""
+    state = model.state_dict()
+    again = _shared(state)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if name not in again}
+
+
+@contextmanager
+def skeleton(folder: Path, transformers: Sequence[str]) -> Iterator[Path]:
+    """A copy of the folder, with random weights where its transformers' weights were: what the library can load.
+
+    Args:
+        folder: of a compressed model.
+        transformers: sub-folders of its transformer modules.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) / "model"
+        shutil.copytree(folder, place, ignore=shutil.ignore_patterns(WEIGHTS, "onnx*"))
+        for inner in transformers:
+            config = AutoConfig.from_pretrained(folder / inner, local_files_only=True, trust_remote_code=False)
+            with torch.random.fork_rng(devices=[]):
+                AutoModel.from_config(config, dtype="float32").save_pretrained(place / inner)
+        yield place
+
+
+def save(
+    model: "nn.Module", source: Sequence[Path], root: Path, place: Path, layers: Sequence[Thin], about: Any
+) -> None:
+    """Write a compressed model.
+
+    Args:
+        model: with thin layers.
+        source: files of the original's folder, without its transformers' weights.
+        root: of that folder.
+        place: a new folder; its parent is there.
+        layers: which were replaced.
+        about: JSON: where it comes from.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    from safetensors.torch import save as to_bytes
+
+    place.mkdir()
+    for file in source:
+        target = place / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_file(target, file.read_bytes())
+    listing = {"format": _FORMAT, "from": about, "layers": [asdict(layer) for layer in layers]}
+    write_file(place / WEIGHTS, to_bytes(state_of(model), metadata={"format": "pt"}))
+    write_file(place / LISTING, json.dumps(listing, indent=1).encode())
+    for folder in {target.parent for target in place.rglob("*")} | {place}:
+        sync_folder(folder)
