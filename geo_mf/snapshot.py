@@ -40,7 +40,9 @@ REASONS = 3
 """Items of the history that `because` names."""
 
 NEWCOMER = 2.0
-"""Times the ridge of the fit."""
+"""Times the ridge of the fit: who was not in the fit is better held firmer to the mean user than those who were. On
+ml-latest-small NDCG@10 is .289 after one click and .440 after ten at once the ridge, .359 and .461 at twice, .362 and
+.448 at four times."""
 
 EXPLAINED_TOGETHER = 1024
 """Items whose reasons are worked out at once: a table of history x items."""

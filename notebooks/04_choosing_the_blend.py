@@ -86,7 +86,7 @@ plot.validation_curve(
 )
 
 # %% [markdown]
-# **What to see:** here every line is highest at the left: behaviour knows more than words, even after one click, for
+# **What to see:** here every line is highest at or near the left: behaviour knows more than words after one click, for
 # the index learned from the other readers what goes with that click. More clicks lift the left end and hardly the
 # right one: a second and a third article say more about taste than about wording. Where bands overlap, no difference
 # is certain.
