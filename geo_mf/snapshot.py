@@ -39,11 +39,6 @@ SHARES: dict[Space, tuple[float, float]] = {"blend": (0.5, 0.5), "factors": (1.0
 REASONS = 3
 """Items of the history that `because` names."""
 
-NEWCOMER = 2.0
-"""Times the ridge of the fit: who was not in the fit is better held firmer to the mean user than those who were. On
-ml-latest-small NDCG@10 is .289 after one click and .440 after ten at once the ridge, .359 and .461 at twice, .362 and
-.448 at four times."""
-
 EXPLAINED_TOGETHER = 1024
 """Items whose reasons are worked out at once: a table of history x items."""
 
@@ -255,7 +250,7 @@ class Snapshot:
     @cached_property
     def newcomers(self) -> FoldIn:
         """Row solves for those who were not in the fit: they are held closer to the mean user."""
-        firmer = replace(self.objective, regularization=NEWCOMER * self.objective.regularization)
+        firmer = replace(self.objective, regularization=self.blend.newcomer * self.objective.regularization)
         return replace(self.fold_in, objective=firmer)
 
     def solver(self, expected: np.ndarray | None) -> FoldIn:

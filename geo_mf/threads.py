@@ -46,7 +46,10 @@ def set_threads(threads: int | None) -> None:
 
 @contextmanager
 def limited(threads: int | None) -> Iterator[None]:
-    """Use at most so many cores for a while, JAX's own pool apart; None and 0 change nothing."""
+    """Use at most so many cores for a while; None and 0 change nothing.
+
+    JAX's own pool is left alone, and so is BLAS: its sums depend on the number, and a build must not.
+    """
     if not threads:
         yield
         return
@@ -54,10 +57,9 @@ def limited(threads: int | None) -> Iterator[None]:
     before = None if torch is None else torch.get_num_threads()
     _while.append(threads)
     try:
-        with threadpool_limits(threads, "blas"):
-            if torch is not None:
-                torch.set_num_threads(threads)
-            yield
+        if torch is not None:
+            torch.set_num_threads(threads)
+        yield
     finally:
         _while.remove(threads)
         if (torch := sys.modules.get("torch")) is not None:

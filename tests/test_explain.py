@@ -45,7 +45,7 @@ def test_a_list_and_an_explanation_agree(recommender: gm.Recommender) -> None:
         assert told.score == pytest.approx(listed.score, abs=1e-5)
         for one, other in zip(told.because, listed.because, strict=False):
             assert (one.id, one.title) == (other.id, other.title)
-            assert one.share == pytest.approx(other.share, abs=1e-9)
+            assert one.share == pytest.approx(other.share, abs=1e-6)  # float32 sums, in an order of their own
 
 
 def test_what_cannot_be_explained(recommender: gm.Recommender) -> None:

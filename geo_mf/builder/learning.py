@@ -16,6 +16,10 @@ from geo_mf.geometry.predictor import Predictor, Shape
 CURVED = 0.5
 """gamma of the maps that are not linear."""
 ALPHAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+NEWCOMER = 2.0
+"""`Blend.newcomer`: who was not in the fit is better held firmer to the mean user than those who were. On
+ml-latest-small NDCG@10 is .289 after one click and .440 after ten at once the ridge, .359 and .461 at twice, .362 and
+.448 at four times."""
 LEAST_COLD, MOST_COLD, UNKNOWN_SHARE = 0.05, 0.5, 0.5
 """Of the interactions to come, what cold items are thought to get: bounds of what the past says, and without a past."""
 
@@ -56,11 +60,11 @@ def learn(
     shape = Shape(0.0, config.prior_regularization)
     out = HeldOut.of(matrix, items.features, config.seed) if items.features.any() else None
     trial = None if out is None else Trial.of(matrix, out.kept, items, config, shape)
-    learned = Blend(1.0)
+    learned = Blend(1.0, newcomer=NEWCOMER)
     if out is not None and trial is not None:
         shape, prior = _shape(trial, out, config)
         trial = replace(trial, prior=prior)
-        learned = Blend(1.0, _text_weights(trial, out))
+        learned = replace(learned, by_history=_text_weights(trial, out))
     if datetimes is not None:
         learned = trending.learn(matrix, datetimes, items, config, learned)
     if out is None or trial is None or not (out.cold >= 0).any():

@@ -65,6 +65,7 @@ class Blend:
             unscaled priors would stand below every factor that behaviour gave.
         trend: c, the weight of `trend.column` for somebody who typed no text.
         half_life: days after which an interaction counts half in the trend; None counts all alike.
+        newcomer: times the ridge of the fit, where somebody is solved for who was not in it.
     """
 
     scale: float
@@ -73,6 +74,7 @@ class Blend:
     cold_scale: float = 1.0
     trend: float = 0.0
     half_life: float | None = None
+    newcomer: float = 1.0
 
     def weights(self, history: int, typed: bool) -> Weights:
         """The default weights for a query with `history` items and, perhaps, a typed text.

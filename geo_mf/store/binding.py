@@ -177,6 +177,7 @@ def _meta(now: Snapshot) -> dict[str, Any]:
             "cold_scale": now.blend.cold_scale,
             "trend": now.blend.trend,
             "half_life": now.blend.half_life,
+            "newcomer": now.blend.newcomer,
         },
         "catalog": {
             "id_column": now.catalog.id_column,
@@ -190,7 +191,7 @@ def _meta(now: Snapshot) -> dict[str, Any]:
 def _blend(meta: dict[str, Any]) -> Blend:
     steps = tuple((int(longest), Weights(a, b)) for longest, a, b in meta["by_history"])
     others = (meta[name] for name in ("cold_scale", "trend", "half_life"))
-    return Blend(meta["scale"], steps, Weights(*meta["with_text"]), *others)
+    return Blend(meta["scale"], steps, Weights(*meta["with_text"]), *others, newcomer=meta.get("newcomer", 1.0))
 
 
 def _catalog(items: IdMap, contents: Contents, meta: dict[str, Any]) -> Catalog:
