@@ -662,3 +662,8 @@ def test_what_is_refused_at_the_door(recommender: gm.Recommender) -> None:
     catalog = gm.Catalog(gm.IdMap(["a"]), [""], structs, "item_id", None, ReadReport(1, 1, unit="row"))
     with pytest.raises(InvalidInput, match="column 'x' holds struct.*expected text, numbers"):
         Groups.of(catalog, "x")
+
+
+def test_what_is_gone_is_not_taken_though_no_score_counts() -> None:
+    scores = np.array([[0, 0, 0, -np.inf, -np.inf]], np.float32)
+    assert mmr(scores, np.zeros((1, 5, 3), np.float32), 5, 1.0).tolist() == [[0, 1, 2, -1, -1]]

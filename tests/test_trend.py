@@ -1,5 +1,7 @@
 """The trend: what everybody touches lately, and how a build learns how much that counts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import small_catalog, small_interactions
@@ -78,7 +80,8 @@ def test_a_fashion_is_learned_and_an_evergreen_is_not_forgotten() -> None:
     learned = trending.learn(moving, when, mute, config, Blend(1.0))
     assert learned.half_life is not None and learned.half_life <= 30
     assert learned.trend == TREND_WEIGHTS[-1]
-    assert learn(moving, mute, config, when).blend == learned, "also where there is no text"
+    found = learn(moving, mute, config, when).blend
+    assert replace(found, newcomer=1.0) == learned, "also where there is no text"
     assert trending.learn(moving, when[::-1] * 0 + NOW, mute, config, Blend(1.0)) == Blend(1.0), "all at one moment"
     evergreen = trending.learn(*crowd(drift=False), mute, config, Blend(1.0))
     assert evergreen.half_life is None or evergreen.half_life > 100

@@ -68,7 +68,8 @@ def mmr(scores: np.ndarray, vectors: np.ndarray, k: int, diversity: float) -> np
         )
     steps, lines = min(k, scores.shape[1]), np.arange(len(scores))
     order = np.full((len(scores), steps), -1, np.int64)
-    relevance = (1 - diversity) * normalised(scores)  # -inf: not to be had
+    gone = np.isneginf(scores)  # and stays so at a diversity of 1, where no score counts
+    relevance = np.where(gone, -np.inf, (1 - diversity) * np.where(gone, 0, normalised(scores)))
     directions = unit(vectors)
     closest = np.where(directions.any(axis=2), -np.inf, 1.0)
     for step in range(steps):
