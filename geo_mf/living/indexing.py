@@ -80,22 +80,26 @@ def indexed(now: Snapshot, wanted: Wanted, seed: int = 0) -> Snapshot:
 def absorbed(now: Snapshot, wanted: Wanted) -> Snapshot:
     """The snapshot with what was written since its index was made inside of it: in the cells that it has, where they
     still suit the number of rows and find enough, else planned anew."""
-    index, told = now.index, now.card.get("index")
-    if not isinstance(index, LivingIndex):
+    if not isinstance(now.index, LivingIndex):
         return now
+    return _in_cells(now, now.index, wanted) or indexed(now, wanted)
+
+
+def _in_cells(now: Snapshot, index: LivingIndex, wanted: Wanted) -> Snapshot | None:
+    """`absorbed`, by the cells that there are; None where they do not serve any more."""
+    told = now.card.get("index")
     made_by = told.get("factory") if isinstance(told, Mapping) else None
-    if isinstance(index.main, ApproximateIndex) and isinstance(told, Mapping) and isinstance(made_by, str):
-        suits = wanted.factory or plan.choose(index.size, index.dim, wanted.goal)
-        taken = None
-        if suits.split(",")[0] == made_by.split(",")[0]:
-            taken = index.main.absorbing(_vectors(now, np.arange(index.size)), index.rows)
-        if taken is not None:
-            asked, named = (_queries(now), wanted.goal, _popularity(now)), wanted.factory is not None
-            kept = plan.again(taken, made_by, *asked, named)
-            if kept is not None:
-                held, measured = kept
-                return _told(replace(now, index=held), measured, told.get("text_kept"))
-    return indexed(now, wanted)
+    if not isinstance(index.main, ApproximateIndex) or not isinstance(told, Mapping) or not isinstance(made_by, str):
+        return None
+    suits = wanted.factory or plan.choose(index.size, index.dim, wanted.goal)
+    if suits.split(",")[0] != made_by.split(",")[0]:
+        return None
+    taken = index.main.absorbing(_vectors(now, np.arange(index.size)), index.rows)
+    if taken is None:
+        return None
+    asked, named = (_queries(now), wanted.goal, _popularity(now)), wanted.factory is not None
+    kept = plan.again(taken, made_by, *asked, named)
+    return None if kept is None else _told(replace(now, index=kept[0]), kept[1], told.get("text_kept"))
 
 
 def _told(now: Snapshot, measured: plan.Measured, kept: object) -> Snapshot:
