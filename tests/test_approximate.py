@@ -551,3 +551,15 @@ def test_absorbing_waits_for_a_reader_and_refuses_fewer_rows() -> None:
     assert done[0].size == index.size
     with pytest.raises(InvalidInput, match="there are 100 vectors for an index of 200 rows"):
         index.absorbing(index.vectors[:100], np.zeros(0, np.int64))
+
+
+def test_lapack_is_not_asked_for_a_matrix_of_nothing() -> None:
+    """It would complain to standard output, past Python, when the process ends."""
+    source = (
+        "import numpy as np\nfrom geo_mf.errors import InvalidInput\n"
+        "from geo_mf.index.approximate import ApproximateIndex\n"
+        "try: ApproximateIndex.build(np.zeros((0, 9), np.float32), 'PCA4,Flat')\n"
+        "except InvalidInput as error: print(str(error)[:20])"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", source], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("Faiss cannot make a \n", "")

@@ -112,6 +112,8 @@ class ApproximateIndex:
                 if FATAL.search(factory):
                     raise RuntimeError("it has no such kind that can be searched with filters")
                 index = faiss.index_factory(lift.width(vectors.shape[1]), factory, faiss.METRIC_L2)
+                if not len(vectors) and not index.is_trained:  # Faiss would ask LAPACK for a matrix of nothing
+                    raise RuntimeError("there is nothing to train it on")
                 if like is not None:
                     _take_cells(index, like.faiss_index)
                 _train(index, vectors, lift, seed)
