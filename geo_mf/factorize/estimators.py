@@ -4,7 +4,7 @@ Names and order of arguments are those of `implicit` 0.7.3 (AlternatingLeastSqua
 come back. docs/coming_from.md converts the settings and says where it differs on purpose.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -149,14 +149,13 @@ class IALS(RowSolves):
             prior = item_prior(matrix, features, objective, self.prior_regularization)
         random = generator(self.random_state)
 
-        def start() -> tuple[np.ndarray, np.ndarray]:
-            scale = np.float32(0.1 / np.sqrt(self.factors))
-            users, items = (random.standard_normal((n, self.factors), np.float32) * scale for n in shape)
-            return users, items
+        def start() -> Iterator[np.ndarray]:
+            for rows in shape:
+                yield _drawn(random, (rows, self.factors))
 
         settings = replace(self._loop(objective), progress=show_progress)
         Problem.of(balanced, 0 if prior is None else prior.design.shape[1] - 1).plan(settings, timed=False).check(
-            held=12 * matrix.nnz
+            held=0 if balanced is matrix else 4 * matrix.nnz
         )
         kept = None
         if checkpoint is not None:
@@ -213,6 +212,13 @@ class IALS(RowSolves):
             threads=self.num_threads,
             loss=self.calculate_training_loss,
         )
+
+
+def _drawn(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Factors to start from, N(0, (0.1 / sqrt K)^2)."""
+    drawn = random.standard_normal(shape, np.float32)
+    drawn *= np.float32(0.1 / np.sqrt(shape[1]))
+    return drawn
 
 
 def _open(name: str, found: float | None, expected: str, holds: Callable[[float], bool]) -> float | None:
