@@ -93,6 +93,7 @@ class Problem:
         user_lengths, item_lengths: int64, interactions of each user and each item; of one in `part` of them.
         features: numbers of an item's features, 0 for none.
         uniform: whether all weights are equal, so that none has to be kept.
+        user_features: numbers of a user's features, 0 for none.
         part: what the lengths have to be multiplied with, above 1 where there are too many rows to list them.
     """
 
@@ -102,14 +103,16 @@ class Problem:
     features: int = 0
     uniform: bool = True
     part: int = 1
+    user_features: int = 0
 
     @classmethod
-    def of(cls, user_items: sparse.csr_array, features: int = 0) -> "Problem":
-        """The shape of a fit of this matrix."""
+    def of(cls, user_items: sparse.csr_array, features: int = 0, user_features: int = 0) -> "Problem":
+        """The shape of a fit of this matrix, with so many features of an item and of a user."""
         uniform = bool(np.all(user_items.data == user_items.data[0]))
         users, items = shape(user_items)
         by_item = np.bincount(user_items.indices, minlength=items)
-        return cls((users, items, user_items.nnz), np.diff(user_items.indptr), by_item, features, uniform)
+        size, by_user = (users, items, user_items.nnz), np.diff(user_items.indptr)
+        return cls(size, by_user, by_item, features, uniform, user_features=user_features)
 
     @classmethod
     def typical(cls, users: int, items: int, interactions: int, features: int = 0) -> "Problem":
@@ -142,7 +145,8 @@ class Problem:
         free = available()
         seconds = compiling = None
         if timed and jax.default_backend() == "cpu":
-            rows, dense, compiling = timing.epoch(layout, settings, self.features, self.uniform)
+            widths = (self.features, self.user_features)
+            rows, dense, compiling = timing.epoch(layout, settings, widths, self.uniform)
             seconds = self.part * rows + dense
         return Plan(
             users=self.shape[0],
@@ -172,7 +176,11 @@ def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False)
     padded = problem.part * sum(slots) * (4 if problem.uniform else 8)
     padding = 2 * matrix + padded + 4 * interactions + 13 * max(slots, default=0)
     tables = 4 * rank * problem.part * (layout.users.size + layout.items.size)
-    prior = 4 * items * (3 * problem.features + 3 * rank) if problem.features else 0
+    prior = sum(
+        4 * size * (3 * width + 3 * rank)
+        for size, width in ((items, problem.features), (users, problem.user_features))
+        if width
+    )
     compiled = COMPILER_BYTES + SHAPE_BYTES * len(layout.shapes)
     of_users, of_items = (4 * rank * problem.part * side.size for side in (layout.users, layout.items))
     setup = matrix + padded + max(3 * of_users + of_items, of_users + 3 * of_items)

@@ -22,11 +22,11 @@ TRIED_SECONDS = 0.05
 """Work of a round, at least."""
 
 
-def epoch(layout: Layout, settings: Settings, features: int, uniform: bool) -> tuple[float, float, float]:
+def epoch(layout: Layout, settings: Settings, features: tuple[int, int], uniform: bool) -> tuple[float, float, float]:
     """Seconds of an epoch that grow with the rows, its other seconds, and those of compiling.
 
-    Two shapes of each side are tried, and the dense products. `features` is how many numbers an item's features have,
-    `uniform` whether all weights are equal.
+    Two shapes of each side are tried, and the dense products. `features` is how many numbers the features of an
+    item and of a user have, `uniform` whether all weights are equal.
     """
     threads = settings.threads or cores.count()
     with ThreadPoolExecutor(threads) as pool:
@@ -34,8 +34,9 @@ def epoch(layout: Layout, settings: Settings, features: int, uniform: bool) -> t
         solving = [_solving(side, other, settings, (layout.capacity, uniform), pool, threads) for side, other in sides]
         products, eigenvectors = _dense(layout, settings.rank, pool, threads)
     rows = sum(of_side[0] for of_side in solving) + products
-    if features:
-        rows += 2 * _product(layout.items.size, features + 1, settings.rank)
+    for side, width in zip((layout.items, layout.users), features, strict=True):
+        if width:
+            rows += 2 * _product(side.size, width + 1, settings.rank)
     tried = [one for of_side in solving for one in of_side[1]]
     compiling = float(np.mean(tried)) * len(layout.shapes) / min(threads, 2) if tried else 0.0
     return rows, eigenvectors, compiling
