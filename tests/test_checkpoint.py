@@ -18,8 +18,14 @@ FEATURES = np.random.default_rng(1).standard_normal((40, 3)).astype(np.float32)
 
 
 def fitted(matrix: sparse.csr_array, features: np.ndarray | None = None, epochs: int = 6, **how: object) -> gm.IALS:
+    """With features, items and users both have them: the matrix is square."""
     model = gm.IALS(factors=8, iterations=epochs, random_state=0, calculate_training_loss=True)
-    return model.fit(matrix, features, **how)  # pyright: ignore[reportArgumentType]
+    return model.fit(matrix, features, user_features=features, **how)  # pyright: ignore[reportArgumentType]
+
+
+def assert_same_users(found: gm.IALS, wanted: gm.IALS) -> None:
+    assert found.user_prior_coefficients is not None and wanted.user_prior_coefficients is not None
+    assert np.array_equal(found.user_prior_coefficients, wanted.user_prior_coefficients)
 
 
 class Killed(Exception):
@@ -47,10 +53,13 @@ def test_a_fit_goes_on_where_it_was_stopped(
     if features is not None:
         assert resumed.prior_coefficients is not None and whole.prior_coefficients is not None
         assert np.array_equal(resumed.prior_coefficients, whole.prior_coefficients)
+        assert_same_users(resumed, whole)
     assert seen[-1][0] == 5
     assert (seen[0][0] > 0) == (after > 0), "what was kept is not computed again"
     again = fitted(checkerboard, features, checkpoint=path, callback=stop)  # finished: no epoch is left to stop at
     assert np.array_equal(again.item_factors, whole.item_factors)
+    if features is not None:
+        assert_same_users(again, whole)
     longer = fitted(checkerboard, features, epochs=8, checkpoint=path)
     assert np.array_equal(longer.item_factors, fitted(checkerboard, features, epochs=8).item_factors)
 
@@ -85,6 +94,7 @@ def test_another_fit_and_a_damaged_file_are_refused(checkerboard: sparse.csr_arr
     for call in (
         lambda: fitted(other, checkpoint=path),
         lambda: fitted(checkerboard, FEATURES, checkpoint=path),
+        lambda: gm.IALS(8, random_state=0).fit(checkerboard, user_features=FEATURES, checkpoint=path),
         lambda: gm.IALS(factors=9, random_state=0).fit(checkerboard, checkpoint=path),
         lambda: gm.IALS(factors=8, random_state=1).fit(checkerboard, checkpoint=path),
     ):

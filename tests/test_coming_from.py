@@ -28,7 +28,9 @@ SIGNATURES = {
     "partial_fit_users": "userids user_items",
     "partial_fit_items": "itemids item_users",
 }
-MORE = {"similar_items", "recalculate_item", "partial_fit_items"}
+MORE = dict.fromkeys(("similar_items", "recalculate_item", "partial_fit_items"), ["item_features"]) | dict.fromkeys(
+    ("recommend", "recalculate_user", "partial_fit_users"), ["user_features"]
+)
 
 
 def arguments(method: Any) -> list[str]:
@@ -151,7 +153,7 @@ def test_spark_s_equation_converts_up_to_the_stronger_hold_on_short_histories(cl
 @pytest.mark.parametrize("method", SIGNATURES)
 def test_arguments_have_the_names_and_the_order_of_implicit(method: str) -> None:
     names = arguments(getattr(gm.IALS, method))
-    assert names == SIGNATURES[method].split() + (["item_features"] if method in MORE else [])
+    assert names == SIGNATURES[method].split() + MORE.get(method, [])
 
 
 @pytest.mark.parametrize("method", SIGNATURES)
@@ -162,7 +164,11 @@ def test_implicit_still_has_these_arguments(method: str) -> None:
 def test_methods_of_the_page_exist() -> None:
     section = TEXT[TEXT.index("### Methods") : TEXT.index("### Different")]
     rows = [row.split("|")[2] for row in section.splitlines() if row.startswith("| ") and "geo_mf" not in row]
-    named = {name for cell in rows for name in re.findall(r"`(\w+)[`(]", cell)} - {"item_features", "item_vectors"}
+    named = {name for cell in rows for name in re.findall(r"`(\w+)[`(]", cell)} - {
+        "item_features",
+        "user_features",
+        "item_vectors",
+    }
     assert len(named) >= 12
     assert {name for name in named if not callable(getattr(gm.IALS, name, None))} == set()
     assert set(SIGNATURES) <= named

@@ -22,7 +22,7 @@ import geo_mf as gm
 from geo_mf.errors import FitDiverged, IncompatibleIndex, InvalidInput, UnknownId
 from geo_mf.evaluation.scorers import of_recommender
 from geo_mf.evaluation.split import random_split
-from geo_mf.factorize.fit import Settings, fit, item_prior
+from geo_mf.factorize.fit import Priors, Settings, fit
 from geo_mf.geometry import blend, trend
 from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.approximate import ApproximateIndex, Effort
@@ -477,10 +477,11 @@ def test_touched_rows_are_the_exact_row_solves(rec: gm.Recommender) -> None:
 def test_a_row_solve_is_that_of_a_refit_s_half_epoch(rec: gm.Recommender) -> None:
     rec.update_users(gm.Interactions.from_arrays([100, 555, 555], ["i1", "i4", "i6"]))
     now, warm = rec.now, np.flatnonzero(~rec.cold)
-    prior = item_prior(now.history, now.features, now.objective, now.card["config"]["prior_regularization"])
-    now = replace(now, prior=Predictor.linear(prior.fit(now.item_factors)))
+    priors = Priors.of(now.history, now.objective, now.card["config"]["prior_regularization"], now.features)
+    assert priors.items is not None
+    now = replace(now, prior=Predictor.linear(priors.items.fit(now.item_factors)))
     how = Settings(8, now.objective, 1, "cholesky")
-    fitted = fit(now.balance.user_rows(now.history), how, lambda: (now.user_factors, now.item_factors), prior)
+    fitted = fit(now.balance.user_rows(now.history), how, lambda: (now.user_factors, now.item_factors), priors)
     items = solved_items(now, warm)
     # A fit turns its factors into an eigenbasis; inner products stay.
     assert items @ items.T == pytest.approx(fitted.items[warm] @ fitted.items[warm].T, abs=1e-4)

@@ -16,14 +16,17 @@ from geo_mf.factorize import matrices
 from geo_mf.factorize.balance import Balance
 from geo_mf.factorize.checkpoint import Checkpoint, fingerprint
 from geo_mf.factorize.cores import all_cores
-from geo_mf.factorize.fit import Callback, Settings, Watch, fit, item_prior
+from geo_mf.factorize.fit import Callback, Priors, Settings, Watch, fit
 from geo_mf.factorize.ials import Objective, Solver
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
 from geo_mf.factorize.plan import Plan, Problem
 from geo_mf.factorize.retrieval import Ranked
 from geo_mf.factorize.row_solves import RowSolves
+from geo_mf.geometry.prior import apply as apply_prior
 
 __all__ = ["IALS", "Ranked"]
+
+_SIDES: tuple[matrices.Side, matrices.Side] = ("item", "user")
 
 FREE_TO_CHANGE = ("iterations", "num_threads", "calculate_training_loss")
 """Settings that may differ between the runs that share a checkpoint."""
@@ -47,15 +50,16 @@ class IALS(RowSolves):
         activity_discount: p of `geo_mf.factorize.balance`: an interaction of a user who has n
             counts n^-p. None as for `nu`: 0 where one of the weights is named.
         popularity_discount: q, the same for its item.
-        prior_regularization: shrinkage of the map from features to factors, in units of an average item.
+        prior_regularization: shrinkage of the map from features to factors, in units of an average item, or user.
         num_threads: cores to use, 0 for all; it never changes the result.
         calculate_training_loss: whether the callback and the progress bar get the objective after every epoch.
         random_state: seed; the same seed and versions give the same factors for any number of threads.
 
     Attributes:
-        user_factors: float32 [users, K], after `fit`.
+        user_factors: float32 [users, K], after `fit`; rows without interactions are filled from their features.
         item_factors: float32 [items, K], after `fit`; rows without interactions are filled from their features.
         prior_coefficients: float32 [dim + 1, K] or None, the map from features (and a constant) to factors.
+        user_prior_coefficients: the same for users; the users' factors are solved with it.
 
     Raises:
         InvalidInput: a setting is out of range.
@@ -103,6 +107,7 @@ class IALS(RowSolves):
         callback: Callback | None = None,
         checkpoint: str | Path | None = None,
         watch: Watch | None = None,
+        user_features: np.ndarray | None = None,
     ) -> Self:
         """Learn user and item factors.
 
@@ -119,6 +124,8 @@ class IALS(RowSolves):
                 before, a finished fit goes on too.
             watch: called after each epoch with its number and a function that gives the user and item factors as they
                 stand, for figures on held-out data. What it raises ends the fit, and the model stays as it was.
+            user_features: float [users, dim] or None; a zero row means that the user has no features. A user's factor
+                is pulled to what they predict, not to zero; users without interactions get their factor from it.
 
         Raises:
             InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, or
@@ -127,12 +134,12 @@ class IALS(RowSolves):
             FitDiverged: the factors became infinite or NaN.
         """
         with all_cores():
-            return self._fit(user_items, item_features, show_progress, callback, checkpoint, watch)
+            return self._fit(user_items, (item_features, user_features), show_progress, callback, checkpoint, watch)
 
     def _fit(
         self,
         user_items: Any,
-        item_features: np.ndarray | None,
+        given: tuple[np.ndarray | None, np.ndarray | None],
         show_progress: bool,
         callback: Callback | None,
         checkpoint: str | Path | None,
@@ -143,10 +150,11 @@ class IALS(RowSolves):
         balance = Balance.of(matrix, *self._wanted.discounts)
         balanced = balance.user_rows(matrix)
         objective = self._wanted.objective(balanced, self.factors)
-        prior = None
-        if item_features is not None:
-            features = matrices.check_features(item_features, shape)
-            prior = item_prior(matrix, features, objective, self.prior_regularization)
+        of_items, of_users = (
+            None if features is None else matrices.check_features(features, shape, side)
+            for features, side in zip(given, _SIDES, strict=True)
+        )
+        priors = Priors.of(matrix, objective, self.prior_regularization, of_items, of_users)
         random = generator(self.random_state)
 
         def start() -> Iterator[np.ndarray]:
@@ -154,17 +162,20 @@ class IALS(RowSolves):
                 yield _drawn(random, (rows, self.factors))
 
         settings = replace(self._loop(objective), progress=show_progress)
-        Problem.of(balanced, 0 if prior is None else prior.design.shape[1] - 1).plan(settings, timed=False).check(
-            held=0 if balanced is matrix else 4 * matrix.nnz
-        )
+        widths = (0 if features is None else features.shape[1] for features in (of_items, of_users))
+        held = 0 if balanced is matrix else 4 * matrix.nnz
+        Problem.of(balanced, *widths).plan(settings, timed=False).check(held=held)
         kept = None
         if checkpoint is not None:
-            given = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
-            kept = Checkpoint(Path(checkpoint), fingerprint(matrix, item_features, given))
-        fitted = fit(balanced, settings, start, prior, callback, kept, watch)
+            fixed = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
+            kept = Checkpoint(Path(checkpoint), fingerprint(matrix, given[0], fixed, given[1]))
+        fitted = fit(balanced, settings, start, priors, callback, kept, watch)
         self._balance, self._chosen = balance, objective
         self._set_factors(fitted.users, fitted.items)
-        self.prior_coefficients = fitted.coefficients
+        self.prior_coefficients, self.user_prior_coefficients = fitted.coefficients, fitted.user_coefficients
+        self._user_priors = None
+        if of_users is not None and fitted.user_coefficients is not None:
+            self._user_priors = apply_prior(fitted.user_coefficients, of_users)
         return self
 
     def objective_for(self, user_items: Any) -> Objective:
@@ -176,7 +187,7 @@ class IALS(RowSolves):
         matrix = matrices.check_training(user_items)
         return self._wanted.objective(Balance.of(matrix, *self._wanted.discounts).user_rows(matrix), self.factors)
 
-    def plan(self, user_items: Any, features: int = 0, timed: bool = True) -> Plan:
+    def plan(self, user_items: Any, features: int = 0, timed: bool = True, user_features: int = 0) -> Plan:
         """What `fit` would take: its memory, and the time of an epoch on this machine as busy as it is now.
 
         Args:
@@ -184,21 +195,23 @@ class IALS(RowSolves):
                 are then taken to be log-normal.
             features: numbers of an item's features, 0 for none.
             timed: whether to try a few calls for the time, on a CPU. It takes a few seconds, most of it compiling.
+            user_features: numbers of a user's features, 0 for none.
 
         Raises:
             InvalidInput: as in `fit`; or a shape that no matrix can have.
         """
+        widths = whole("features", features, 0), whole("user_features", user_features, 0)
         with all_cores():
             if isinstance(user_items, tuple):
                 if len(user_items) != 3:
                     raise InvalidInput(f"a shape is {user_items!r}; expected (users, items, interactions)")
                 users, items, interactions = user_items
-                problem = Problem.typical(users, items, interactions, whole("features", features, 0))
-                problem = replace(problem, uniform=not any(self._wanted.discounts))
+                problem = Problem.typical(users, items, interactions, widths[0])
+                problem = replace(problem, uniform=not any(self._wanted.discounts), user_features=widths[1])
             else:
                 matrix = matrices.check_training(user_items)
                 balance = Balance.of(matrix, *self._wanted.discounts)
-                problem = Problem.of(balance.user_rows(matrix), whole("features", features, 0))
+                problem = Problem.of(balance.user_rows(matrix), *widths)
             # What the numbers of the objective are makes no difference to time and memory.
             return problem.plan(self._loop(Objective(1.0, 1.0, 1.0)), timed)
 

@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 from geo_mf import threads as cores
 from geo_mf.errors import FitDiverged
 from geo_mf.factorize import ials
-from geo_mf.factorize.checkpoint import Checkpoint
+from geo_mf.factorize.checkpoint import Checkpoint, State
 from geo_mf.factorize.histories import Places
+from geo_mf.factorize.matrices import shape
 from geo_mf.factorize.sides import Side, on_cpu, prepare
 from geo_mf.factorize.tables import DeviceTables, HostTables, Table, Tables
 from geo_mf.geometry.prior import RidgePrior
@@ -58,34 +59,75 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Priors:
+    """The regressions of factors on features, for the sides that have any.
+
+    Attributes:
+        items: is refitted before every item half-epoch.
+        users: is refitted before every user half-epoch.
+    """
+
+    items: RidgePrior | None = None
+    users: RidgePrior | None = None
+
+    @classmethod
+    def of(
+        cls,
+        user_items: sparse.csr_array,
+        objective: ials.Objective,
+        alpha: float,
+        item_features: np.ndarray | None,
+        user_features: np.ndarray | None = None,
+    ) -> "Priors":
+        """For a training matrix [users, items]: a row that has interactions weighs r_x; `alpha` as in `RidgePrior`."""
+        items = users = None
+        if item_features is not None:
+            items = RidgePrior.of(item_features, item_weights(user_items, len(item_features), objective), alpha)
+        if user_features is not None:
+            weights = _weights(np.diff(user_items.indptr), shape(user_items)[1], objective)
+            users = RidgePrior.of(user_features, weights, alpha, "user")
+        return cls(items, users)
+
+
+@dataclass(frozen=True)
 class Factors:
-    """A fitted factorization: users float32 [users, K], items float32 [items, K], the prior's coefficients or None."""
+    """A fitted factorization.
+
+    Attributes:
+        users: float32 [users, K].
+        items: float32 [items, K].
+        coefficients: float32 [dim + 1, K] or None, the regression of the items' factors.
+        losses: the objective after each epoch, if it was asked for.
+        user_coefficients: float32 [dim + 1, K] or None, the regression that the users were last solved with: users come
+            last, and so their factors are the row solves with this prior, as a fold-in gives them.
+    """
 
     users: np.ndarray
     items: np.ndarray
     coefficients: np.ndarray | None = None
     losses: list[float] = field(default_factory=list)
+    user_coefficients: np.ndarray | None = None
 
 
-def item_prior(
-    user_items: sparse.csr_array, features: np.ndarray, objective: ials.Objective, alpha: float
-) -> RidgePrior:
-    """The regression of item factors on features [items, dim] for a training matrix [users, items]: each item that was
-    touched weighs r_i, and `alpha` is the shrinkage of `RidgePrior`."""
-    return RidgePrior.of(features, item_weights(user_items, len(features), objective), alpha)
+NO_PRIORS = Priors()
+"""Neither side has features."""
 
 
 def item_weights(user_items: sparse.csr_array, items: int, objective: ials.Objective) -> np.ndarray:
     """float64 [items]: r_i, what each item weighs in a regression of its factor; 0 for an untouched item."""
-    popularity = np.bincount(user_items.indices, minlength=items)
-    return objective.ridge(popularity, len(user_items.indptr) - 1) / objective.regularization * (popularity > 0)
+    return _weights(np.bincount(user_items.indices, minlength=items), len(user_items.indptr) - 1, objective)
+
+
+def _weights(lengths: np.ndarray, other_size: int, objective: ials.Objective) -> np.ndarray:
+    """float64 [rows]: r_x of rows with so many interactions; 0 without any."""
+    return objective.ridge(lengths, other_size) / objective.regularization * (lengths > 0)
 
 
 def fit(
     user_items: sparse.csr_array,
     settings: Settings,
     start: Callable[[], Iterable[np.ndarray]],
-    prior: RidgePrior | None = None,
+    priors: Priors = NO_PRIORS,
     callback: Callback | None = None,
     checkpoint: Checkpoint | None = None,
     watch: Watch | None = None,
@@ -96,7 +138,7 @@ def fit(
         user_items: float32 CSR [users, items], positive weights, no duplicates.
         settings: rank, objective, epochs, solver.
         start: makes user factors [users, K], then item factors [items, K] to start from, float32.
-        prior: regression of item factors on item features; it is refitted before every item half-epoch.
+        priors: regressions of factors on features.
         callback: called after each epoch.
         checkpoint: where to keep the state after an epoch, and to go on from.
         watch: may look at the factors after each epoch; what it raises ends the fit.
@@ -106,7 +148,7 @@ def fit(
         InvalidInput: the checkpoint belongs to another fit, or is further than `settings.epochs`.
     """
     kept = None if checkpoint is None else checkpoint.read(settings.epochs)
-    done, losses = (0, []) if kept is None else (kept[0], kept[3])
+    done, losses = (0, []) if kept is None else (kept.epochs, kept.losses)
     users, items = prepare(user_items, settings.rank, settings.objective, settings.solver, settings.steps)
     rows, columns = users.places, items.places
 
@@ -121,20 +163,24 @@ def fit(
         tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,
     ):
         tables = HostTables(pool) if on_cpu() else DeviceTables()
-        given = iter(start() if kept is None else kept[1:3])
+        given = iter(start() if kept is None else (kept.users, kept.items))
+        # Of the users' last half-epoch: a fit that has none left to do cannot find them again.
+        told = None if kept is None else kept.user_coefficients
         w = tables.hold(rows, next(given))
+        if told is None and priors.users is not None:
+            told = priors.users.fit(rows.from_table(np.asarray(w)))
         h = tables.hold(columns, next(given))
         bar.update(done)
         for epoch in range(done, settings.epochs):
             began = time.perf_counter()
             # Users last: their factors are then the row solves against the final items, as a fold-in gives them.
-            h, w = _half_epoch(items, users, h, w, prior, settings, tables)
-            w, h = _half_epoch(users, items, w, h, None, settings, tables)
+            h, w, _ = _half_epoch(items, users, h, w, priors.items, settings, tables)
+            w, h, told = _half_epoch(users, items, w, h, priors.users, settings, tables)
             tables.read(w).block_until_ready()
             seconds = time.perf_counter() - began
             loss = None
             if settings.loss:
-                loss = _loss(user_items, users, items, tables.read(w), tables.read(h), prior, settings)
+                loss = _loss(user_items, users, items, tables.read(w), tables.read(h), priors, settings)
                 losses.append(loss)
                 bar.set_postfix(loss=f"{loss:.6g}")
             if callback is not None:
@@ -143,13 +189,13 @@ def fit(
                 watch(epoch, partial(both, w, h))
             bar.update()
             if checkpoint is not None and (epoch + 1 == settings.epochs or checkpoint.due()):
-                checkpoint.write(epoch + 1, *both(w, h), losses)
+                checkpoint.write(State(epoch + 1, *both(w, h), losses, told))
     del users, items  # and with them the histories: a table and its rows in order need the memory
     user_rows = _finite_rows(rows, w, settings)
     del w
     item_rows = _finite_rows(columns, h, settings)
-    coefficients = None if prior is None else prior.fit(item_rows)
-    return Factors(user_rows, item_rows, coefficients, losses)
+    coefficients = None if priors.items is None else priors.items.fit(item_rows)
+    return Factors(user_rows, item_rows, coefficients, losses, told)
 
 
 def _finite_rows(places: Places, table: Table, settings: Settings) -> np.ndarray:
@@ -168,8 +214,9 @@ def _half_epoch(
     prior: RidgePrior | None,
     settings: Settings,
     tables: Tables,
-) -> tuple[Table, Table]:
-    """Solve one side's table against the other. Both come back in the fixed side's eigenbasis: scores do not change."""
+) -> tuple[Table, Table, np.ndarray | None]:
+    """Solve one side's table against the other. Both come back in the fixed side's eigenbasis, in which scores are the
+    same, and so do the coefficients of the prior, if there is one."""
     gram = tables.gram(fixed, other.places.size)
     if not np.isfinite(gram).all():
         raise FitDiverged(_diverged(settings))
@@ -177,7 +224,7 @@ def _half_epoch(
     axes = basis.astype(np.float32)
     fixed = tables.rotated(fixed, other.places.size, axes)
     spectrum = (settings.objective.unobserved_weight * np.maximum(eigenvalues, 0)).astype(np.float32)
-    expected = None
+    expected = coefficients = None
     if prior is not None:
         coefficients = prior.fit(side.places.from_table(np.asarray(solved))) @ axes
         expected = tables.read(tables.hold(side.places, prior.predict(coefficients)))
@@ -189,7 +236,7 @@ def _half_epoch(
     if expected is not None:
         here = slice(first, side.places.size)
         empty = ials.empty_rows(spectrum, np.asarray(side.ridge)[here], np.asarray(expected[here]))
-    return tables.joined(solved, pieces, (first, empty)), fixed
+    return tables.joined(solved, pieces, (first, empty)), fixed, coefficients
 
 
 def _diverged(settings: Settings) -> str:
@@ -206,10 +253,10 @@ def _loss(
     items: Side,
     w: jax.Array,
     h: jax.Array,
-    prior: RidgePrior | None,
+    priors: Priors,
     settings: Settings,
 ) -> float:
-    """The whole objective (see ials.py) and the prior's penalty: observed entries in float32, the rest in float64."""
+    """The whole objective (see ials.py) and the priors' penalties: observed entries in float32, the rest in float64."""
     rows = np.repeat(users.places.position, np.diff(user_items.indptr)).astype(np.int32)
     columns = items.places.position[user_items.indices].astype(np.int32)
     padding = -len(rows) % LOSS_CHUNK
@@ -222,10 +269,10 @@ def _loss(
     wide_w = np.asarray(w)[: users.places.size].astype(np.float64)
     wide_h = np.asarray(h)[: items.places.size].astype(np.float64)
     total += settings.objective.unobserved_weight * float(np.sum((wide_w.T @ wide_w) * (wide_h.T @ wide_h)))
-    total += float(np.asarray(users.ridge, np.float64)[: len(wide_w)] @ np.sum(wide_w**2, axis=1))
-    if prior is not None:
-        item_rows = items.places.from_table(np.asarray(h))
-        coefficients = prior.fit(item_rows)
-        wide_h = wide_h - items.places.to_table(prior.predict(coefficients))[: len(wide_h)]
-        total += settings.objective.regularization * prior.penalty(coefficients)
-    return total + float(np.asarray(items.ridge, np.float64)[: len(wide_h)] @ np.sum(wide_h**2, axis=1))
+    for side, table, wide, prior in ((users, w, wide_w, priors.users), (items, h, wide_h, priors.items)):
+        if prior is not None:
+            coefficients = prior.fit(side.places.from_table(np.asarray(table)))
+            wide = wide - side.places.to_table(prior.predict(coefficients))[: len(wide)]
+            total += settings.objective.regularization * prior.penalty(coefficients)
+        total += float(np.asarray(side.ridge, np.float64)[: len(wide)] @ np.sum(wide**2, axis=1))
+    return total

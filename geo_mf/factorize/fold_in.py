@@ -137,7 +137,11 @@ class FoldIn:
         system = (x.T * c) @ x + np.diag(diagonal)
         return (c[:, None] * x) @ linalg.solve(system, rotated.T, assume_a="pos")
 
+    def ridge(self, n: int) -> float:
+        """lam r, for a history of n."""
+        return float(self.objective.ridge(np.asarray([n]), self.size)[0])
+
     def _system(self, history: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         x = history.astype(np.float64) @ self.basis
-        ridge = float(self.objective.ridge(np.asarray([len(x)]), self.size)[0])
+        ridge = self.ridge(len(x))
         return x, np.asarray(weights, np.float64), self.spectrum + ridge, ridge

@@ -10,6 +10,9 @@ from geo_mf.errors import InvalidInput
 Name = Literal["user_items", "item_users"]
 """Arguments that are matrices."""
 
+Side = Literal["item", "user"]
+"""Whose features are given."""
+
 _AXES = {"user_items": ("user", "item"), "item_users": ("item", "user")}
 
 
@@ -83,39 +86,42 @@ def check_training(user_items: Any) -> sparse.csr_array:
     return matrix
 
 
-def check_features(features: Any, users_items: tuple[int, int]) -> np.ndarray:
-    """Dense float32 features [items, dim] for a fit.
+def check_features(features: Any, users_items: tuple[int, int], side: Side = "item") -> np.ndarray:
+    """Dense float32 features [items, dim], or of users, for a fit.
 
     Raises:
         InvalidInput: another number of rows than items (and says when they look like users), or not two-dimensional.
     """
     if isinstance(features, bool):
-        raise InvalidInput(f"item_features is {features}: to ask for a progress bar write show_progress={features}")
-    features = _dense(features)
-    users, items = users_items
-    if features.ndim != 2 or len(features) != items:
+        raise InvalidInput(f"{side}_features is {features}: to ask for a progress bar write show_progress={features}")
+    features = _dense(features, side)
+    own, other = users_items if side == "user" else users_items[::-1]
+    if features.ndim != 2 or len(features) != own:
         hint = ""
-        if features.ndim == 2 and len(features) == users:
-            hint = "; it has one row per user, so user_items may be transposed (it must be [users, items])"
-        raise InvalidInput(f"item_features has shape {features.shape}, expected ({items}, dim): one row per item{hint}")
+        if features.ndim == 2 and len(features) == other:
+            others = "item" if side == "user" else "user"
+            hint = f"; it has one row per {others}, so user_items may be transposed (it must be [users, items])"
+        raise InvalidInput(
+            f"{side}_features has shape {features.shape}, expected ({own}, dim): one row per {side}{hint}"
+        )
     return features
 
 
-def check_more_features(features: Any, dim: int, rows: int | None = None) -> np.ndarray:
+def check_more_features(features: Any, dim: int, rows: int | None = None, side: Side = "item") -> np.ndarray:
     """Dense float32 features [rows, dim] for a model that was fitted with `dim` of them; [dim] counts as one row.
 
     Raises:
         InvalidInput: another shape, or a number that is not finite.
     """
-    features = np.atleast_2d(_dense(features))
+    features = np.atleast_2d(_dense(features, side))
     if features.ndim != 2 or features.shape[1] != dim or len(features) != (len(features) if rows is None else rows):
         raise InvalidInput(
-            f"item_features has shape {features.shape}, expected ({'n' if rows is None else rows}, {dim}): "
-            "a row for each item, with the columns that the model was fitted with"
+            f"{side}_features has shape {features.shape}, expected ({'n' if rows is None else rows}, {dim}): "
+            f"a row for each {side}, with the columns that the model was fitted with"
         )
     if not np.isfinite(features).all():
         row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
-        raise InvalidInput(f"item_features must be finite; row {row} is not: remove or replace its NaN or infinity")
+        raise InvalidInput(f"{side}_features must be finite; row {row} is not: remove or replace its NaN or infinity")
     return features
 
 
@@ -154,11 +160,11 @@ def check_history(
     return checked
 
 
-def _dense(features: Any) -> np.ndarray:
+def _dense(features: Any, side: Side) -> np.ndarray:
     if sparse.issparse(features):
-        raise InvalidInput("item_features is sparse: give a dense array [items, dim] (features.toarray())")
+        raise InvalidInput(f"{side}_features is sparse: give a dense array [{side}s, dim] (features.toarray())")
     try:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is named later
             return np.asarray(features, np.float32)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"item_features must be a table of numbers [items, dim]: {error}") from error
+        raise InvalidInput(f"{side}_features must be a table of numbers [{side}s, dim]: {error}") from error

@@ -96,6 +96,7 @@ class Problem:
         user_lengths, item_lengths: int64, interactions of each user and each item; of one in `part` of them.
         features: numbers of an item's features, 0 for none.
         uniform: whether all weights are equal, so that none has to be kept.
+        user_features: numbers of a user's features, 0 for none.
         part: what the lengths have to be multiplied with, above 1 where there are too many rows to list them.
     """
 
@@ -105,14 +106,16 @@ class Problem:
     features: int = 0
     uniform: bool = True
     part: int = 1
+    user_features: int = 0
 
     @classmethod
-    def of(cls, user_items: sparse.csr_array, features: int = 0) -> "Problem":
-        """The shape of a fit of this matrix."""
+    def of(cls, user_items: sparse.csr_array, features: int = 0, user_features: int = 0) -> "Problem":
+        """The shape of a fit of this matrix, with so many features of an item and of a user."""
         uniform = bool(user_items.data.min() == user_items.data.max())
         users, items = shape(user_items)
         by_item = np.bincount(user_items.indices, minlength=items)
-        return cls((users, items, user_items.nnz), np.diff(user_items.indptr), by_item, features, uniform)
+        size, by_user = (users, items, user_items.nnz), np.diff(user_items.indptr)
+        return cls(size, by_user, by_item, features, uniform, user_features=user_features)
 
     @classmethod
     def typical(cls, users: int, items: int, interactions: int, features: int = 0) -> "Problem":
@@ -145,7 +148,8 @@ class Problem:
         free = available()
         seconds = compiling = None
         if timed and jax.default_backend() == "cpu":
-            rows, dense, compiling = timing.epoch(layout, settings, self.features, self.uniform)
+            widths = (self.features, self.user_features)
+            rows, dense, compiling = timing.epoch(layout, settings, widths, self.uniform)
             seconds = self.part * rows + dense
         return Plan(
             users=self.shape[0],
@@ -177,7 +181,11 @@ def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False)
     padding = balanced + 8 * interactions + padded + orders
     of_users, of_items = (4 * rank * problem.part * side.size for side in (layout.users, layout.items))
     tables = of_users + of_items
-    prior = 4 * items * (3 * problem.features + 3 * rank) if problem.features else 0
+    prior = sum(
+        4 * size * (3 * width + 3 * rank)
+        for size, width in ((items, problem.features), (users, problem.user_features))
+        if width
+    )
     compiled = COMPILER_BYTES + SHAPE_BYTES * layout.programs
     setup = balanced + padded + orders + max(2 * of_users, of_users + 2 * of_items)
     # An accelerator makes a new table of what is solved; what is computed of the objective is wide, of both tables.

@@ -4,7 +4,8 @@ A model adds how the factors are learned. It calls `_set_factors` when it has th
 
 - `user_vectors` and `item_vectors`, when a score is more than the inner product of two factors. With biases it is
   <[w, b_u, 1], [h, 1, b_i]>: such a model keeps the vectors, and gives their first K columns as factors;
-- `_fold_in`, when a history alone decides a user's vector, and `_fold_in_items`, when it decides an item's factor;
+- `_fold_in`, when a history alone decides a user's vector, `_fold_in_users`, when features do as well, and
+  `_fold_in_items`, when they decide an item's factor;
 - `_check_history`, when histories may hold more than positive weights;
 - `_settings`, `_arrays` and `_restore`, when it saves more than plain settings and two tables of factors.
 
@@ -73,6 +74,7 @@ class FactorModel(Parameters):
         filter_items: Rows | None = None,
         recalculate_user: bool = False,
         items: Rows | None = None,
+        user_features: np.ndarray | None = None,
     ) -> Ranked:
         """The best items for one user or many.
 
@@ -85,6 +87,7 @@ class FactorModel(Parameters):
             filter_items: items never to return.
             recalculate_user: fold the history in instead of using what `fit` learned; `userid` may then be any number.
             items: rank these items only. It composes with both filters.
+            user_features: see `recalculate_user`, the method; only for `recalculate_user`, the argument.
 
         Returns:
             ids int32 and scores float32, best first; see `Ranked`.
@@ -103,7 +106,7 @@ class FactorModel(Parameters):
                 "or filter_already_liked_items=False"
             )
         if recalculate_user and history is not None:
-            queries = self._fold_in(history)
+            queries = self._fold_in_users(userids, history, user_features)
         else:
             queries = self.user_vectors[in_range(userids, len(self.user_vectors), "user")]
         seen = None
@@ -159,21 +162,23 @@ class FactorModel(Parameters):
         queries = _unit(self.user_factors[in_range(userids, index.size, "user")])
         return _search(index, queries, N, mask(users, filter_users, index.size, "user"), None, single)
 
-    def recalculate_user(self, userid: Rows, user_items: Any) -> np.ndarray:
-        """Users' vectors from histories alone, float32; the model stays as it is.
+    def recalculate_user(self, userid: Rows, user_items: Any, user_features: np.ndarray | None = None) -> np.ndarray:
+        """Users' vectors from histories, float32; the model stays as it is.
 
         Args:
-            userid: a row, or several; any numbers, for only how many there are counts.
+            userid: a row, or several; any numbers. A model that was fitted with features of users takes those that it
+                knows of these rows, and of others none; else only how many there are counts.
             user_items: sparse matrix, the whole history of each.
+            user_features: float [n, dim], in the place of the known ones; a zero row for a user without.
 
         Returns:
             [dim] for one user, [n, dim] for several. The inner products with `item_vectors` are the scores.
 
         Raises:
-            InvalidInput: shapes disagree, or this model cannot recalculate users.
+            InvalidInput: shapes disagree, features are unasked for, or this model cannot recalculate users.
         """
         userids, single = as_rows(userid)
-        folded = self._fold_in(self._check_history(user_items, len(userids)))
+        folded = self._fold_in_users(userids, self._check_history(user_items, len(userids)), user_features)
         return folded[0] if single else folded
 
     def recalculate_item(self, itemid: Rows, item_users: Any, item_features: np.ndarray | None = None) -> np.ndarray:
@@ -247,6 +252,14 @@ class FactorModel(Parameters):
         raise InvalidInput(
             f"{type(self).__name__} cannot recalculate a user from a history: use the stored user, or fit again"
         )
+
+    def _fold_in_users(
+        self, userids: np.ndarray, user_items: sparse.csr_array, user_features: np.ndarray | None
+    ) -> np.ndarray:
+        """As `_fold_in`, for rows int64 [n] and, perhaps, their features."""
+        if user_features is not None:
+            raise InvalidInput(f"{type(self).__name__} takes no features of users: leave user_features out")
+        return self._fold_in(user_items)
 
     def _fold_in_items(self, item_users: sparse.csr_array, item_features: np.ndarray | None) -> np.ndarray:
         """Checked histories [n, users] -> items' factors float32 [n, K]."""

@@ -30,6 +30,7 @@ class RowSolves(FactorModel):
 
     Attributes:
         prior_coefficients: float32 [dim + 1, K] or None, the map from features (and a constant) to factors.
+        user_prior_coefficients: the same for users.
     """
 
     unobserved_weight: float | None
@@ -41,6 +42,8 @@ class RowSolves(FactorModel):
     def __init__(self) -> None:
         super().__init__()
         self.prior_coefficients: np.ndarray | None = None
+        self.user_prior_coefficients: np.ndarray | None = None
+        self._user_priors: np.ndarray | None = None  # float32 [users, K]; a zero row for a user without features
         self._solvers: dict[Literal["users", "items"], FoldIn] = {}
         self._balance: Balance | None = None
         self._chosen: Objective | None = None
@@ -64,16 +67,19 @@ class RowSolves(FactorModel):
             raise InvalidInput("regularization or unobserved_weight is None, to be chosen by fit: call it first")
         return found
 
-    def partial_fit_users(self, userids: Rows, user_items: Any) -> Self:
+    def partial_fit_users(self, userids: Rows, user_items: Any, user_features: np.ndarray | None = None) -> Self:
         """Solve some users again, exactly, against the items as they are; every other factor stays as it was.
 
         Args:
             userids: rows. New users are len(user_factors), len(user_factors) + 1, ... in this order.
             user_items: sparse matrix, one row for each of `userids`. A row is the *whole* history: what it leaves out
                 counts as never seen, also when an earlier fit saw it.
+            user_features: float [len(userids), dim], when the model was fitted with features of users; a zero row for a
+                user without. None leaves known users those that they have.
 
         Raises:
-            InvalidInput: shapes disagree, a user is named twice, or the model has no factors yet.
+            InvalidInput: shapes disagree, a user is named twice, features of a new user are missing, features are
+                unasked for, or the model has no factors yet.
             UnknownId: a row is negative, or new rows leave a gap or are out of order.
             FitDiverged: a row has no finite solution; nothing is stored then.
         """
@@ -81,10 +87,19 @@ class RowSolves(FactorModel):
             rows = to_write(as_rows(userids)[0], len(self.user_factors), "user")
             if len(rows):
                 histories = self._check_history(user_items, len(rows))
-                solved = self._fold_in(histories)
+                new = rows[rows >= len(self.user_factors)]
+                if len(new) and user_features is None and self._user_priors is not None:
+                    raise InvalidInput(
+                        f"user {new[0]} is new, and this model was fitted with user_features: pass those of these "
+                        "users, a zero row for a user without"
+                    )
+                priors = self._priors_of(rows, user_features)
+                solved = self._solved_users(histories, priors)
                 counts = written(self._balanced.user_counts, rows, np.diff(histories.indptr).astype(np.int64))
                 factors = written(self.user_factors, rows, solved)
                 self._balance = replace(self._balanced, user_counts=counts)
+                if priors is not None and self._user_priors is not None:
+                    self._user_priors = written(self._user_priors, rows, priors)
                 self._set_users(factors)
         return self
 
@@ -123,11 +138,13 @@ class RowSolves(FactorModel):
         """Why this user would like this item: what each item of the history adds to the score.
 
         A score is linear in the history (Hu, Koren and Volinsky 2008, section 5), so the shares of all its items sum to
-        it. It is the score of the history folded in: the stored factor's, as far as the solver was exact.
+        it; in a model with user_features, what is left of it is the share of the user's own. It is the score of the
+        history folded in: the stored factor's, as far as the solver was exact.
 
         Args:
             userid: a row of `user_items`.
-            user_items: sparse matrix [users, items] or the user's row of it; `userid` is then any number.
+            user_items: sparse matrix [users, items] or the user's row of it; `userid` is then any number. The features
+                are those that the model knows of that number, if any.
             itemid: the item to explain.
             user_weights: what an earlier call for the same user and history returned; it saves most of the work.
             N: how many shares at most.
@@ -156,9 +173,14 @@ class RowSolves(FactorModel):
                 f"user_weights is of shape {np.shape(user_weights[0])}, expected {(len(target), len(target))}: pass "
                 "what explain returned last for this user"
             )
-        shares = weights * (factors @ linalg.cho_solve(user_weights, target.astype(np.float64)))
+        direction = linalg.cho_solve(user_weights, target.astype(np.float64))
+        shares = weights * (factors @ direction)
+        own = 0.0
+        priors = self._priors_of(_one(userid, "userid"), None)
+        if priors is not None:
+            own = self._solver("users").ridge(len(weights)) * float(priors[0].astype(np.float64) @ direction)
         best = np.argsort(-shares, kind="stable")[:count]
-        return float(shares.sum()), [(int(history.indices[at]), float(shares[at])) for at in best], user_weights
+        return float(shares.sum()) + own, [(int(history.indices[at]), float(shares[at])) for at in best], user_weights
 
     def item_prior(self, item_features: np.ndarray) -> np.ndarray:
         """What features [n, dim] say about factors, float32 [n, K].
@@ -168,11 +190,30 @@ class RowSolves(FactorModel):
         """
         return self._prior(item_features, None)
 
-    def _prior(self, item_features: np.ndarray, rows: int | None) -> np.ndarray:
-        if self.prior_coefficients is None:
-            raise InvalidInput("this model was fitted without item_features: fit(user_items, item_features=...)")
-        dim = len(self.prior_coefficients) - 1
-        return apply_prior(self.prior_coefficients, matrices.check_more_features(item_features, dim, rows))
+    def user_prior(self, user_features: np.ndarray) -> np.ndarray:
+        """What features [n, dim] of users say about their factors, float32 [n, K].
+
+        Raises:
+            InvalidInput: the model was fitted without features of users, or with another number of them.
+        """
+        return self._prior(user_features, None, "user")
+
+    def _prior(self, features: np.ndarray, rows: int | None, side: matrices.Side = "item") -> np.ndarray:
+        coefficients = self.prior_coefficients if side == "item" else self.user_prior_coefficients
+        if coefficients is None:
+            raise InvalidInput(f"this model was fitted without {side}_features: fit(user_items, {side}_features=...)")
+        return apply_prior(coefficients, matrices.check_more_features(features, len(coefficients) - 1, rows, side))
+
+    def _priors_of(self, rows: np.ndarray, user_features: np.ndarray | None) -> np.ndarray | None:
+        """float32 [n, K]: what these users' features say, by default those that the model knows of them."""
+        if user_features is not None:
+            return self._prior(user_features, len(rows), "user")
+        if self._user_priors is None:
+            return None
+        known = (rows >= 0) & (rows < len(self._user_priors))
+        priors = np.zeros((len(rows), self._user_priors.shape[1]), np.float32)
+        priors[known] = self._user_priors[rows[known]]
+        return priors
 
     def _history_of(self, userid: int, user_items: Any) -> sparse.csr_array:
         """[1, items], from the matrix of all users or from one row of it."""
@@ -200,7 +241,12 @@ class RowSolves(FactorModel):
             "balance_exponents": np.asarray([self._balanced.activity, self._balanced.popularity]),
             "objective": np.asarray(astuple(self._chosen or self.objective)),
         }
-        return arrays | ({} if self.prior_coefficients is None else {"prior_coefficients": self.prior_coefficients})
+        optional = {
+            "prior_coefficients": self.prior_coefficients,
+            "user_prior_coefficients": self.user_prior_coefficients,
+            "user_priors": self._user_priors,
+        }
+        return arrays | {name: array for name, array in optional.items() if array is not None}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         super()._restore(arrays)
@@ -214,6 +260,9 @@ class RowSolves(FactorModel):
         )
         self._chosen = Objective(*arrays["objective"].tolist())
         self.prior_coefficients = arrays.get("prior_coefficients")
+        self.user_prior_coefficients, self._user_priors = (
+            arrays.get(name) for name in ("user_prior_coefficients", "user_priors")
+        )
 
     def _set_users(self, factors: np.ndarray) -> None:
         super()._set_users(factors)
@@ -231,8 +280,13 @@ class RowSolves(FactorModel):
             self._solvers[side] = kept
         return kept
 
-    def _fold_in(self, user_items: sparse.csr_array) -> np.ndarray:
-        return self._solver("users").solve_rows(self.item_factors, self._balanced.user_rows(user_items))
+    def _fold_in_users(
+        self, userids: np.ndarray, user_items: sparse.csr_array, user_features: np.ndarray | None
+    ) -> np.ndarray:
+        return self._solved_users(user_items, self._priors_of(userids, user_features))
+
+    def _solved_users(self, user_items: sparse.csr_array, priors: np.ndarray | None) -> np.ndarray:
+        return self._solver("users").solve_rows(self.item_factors, self._balanced.user_rows(user_items), priors)
 
     def _fold_in_items(self, item_users: sparse.csr_array, item_features: np.ndarray | None) -> np.ndarray:
         prior = None

@@ -84,12 +84,12 @@ class _Trial:
 
 
 def epoch(
-    layout: blocks.Layout | histories.Layout, settings: Settings, features: int, uniform: bool
+    layout: blocks.Layout | histories.Layout, settings: Settings, features: tuple[int, int], uniform: bool
 ) -> tuple[float, float, float]:
     """Seconds of an epoch that grow with the rows, its other seconds, and those of compiling.
 
-    A few calls of each side are tried, and the dense products. `features` is how many numbers an item's features have,
-    `uniform` whether all weights are equal.
+    A few calls of each side are tried, and the dense products. `features` is how many numbers the features of an
+    item and of a user have, `uniform` whether all weights are equal.
     """
     threads = settings.threads or cores.count()
     with ThreadPoolExecutor(threads) as pool:
@@ -105,8 +105,9 @@ def epoch(
                 rows, compiling = rows + spent, compiling + first
         products, eigenvectors = _dense(layout.users.size + layout.items.size, settings.rank, pool, threads)
     rows += products
-    if features:
-        rows += 2 * _product(layout.items.size, features + 1, settings.rank)
+    for side, width in zip((layout.items, layout.users), features, strict=True):
+        if width:
+            rows += 2 * _product(side.size, width + 1, settings.rank)
     compiled = max(compiling) * layout.programs / min(threads, 2) if compiling else 0.0
     return rows, eigenvectors, compiled
 

@@ -2,12 +2,14 @@
 
     B = argmin sum_i r_i |h_i - B [g_i; 1]|^2 + alpha rbar |B|^2
 
-over the items that have both features g_i and interactions; the constant is not shrunk. The first sum is the part of
+over the items that have both features g_i and interactions; the constant is not shrunk. With users in the place of
+items it tells a user's factor by what is known of the user. The first sum is the part of
 the factorization's objective (factorize/ials.py) that depends on B. Alternating this regression with the half-epochs
 therefore descends that objective plus the shrinkage, as long as every item with features has interactions.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import linalg
@@ -34,13 +36,16 @@ class RidgePrior:
     factor: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray, weights: np.ndarray, alpha: float) -> "RidgePrior":
+    def of(
+        cls, features: np.ndarray, weights: np.ndarray, alpha: float, side: Literal["item", "user"] = "item"
+    ) -> "RidgePrior":
         """Prepare a regression.
 
         Args:
             features: [items, dim] float; a zero row means "no features".
             weights: [items] float, r_i; 0 leaves the item out of the regression.
             alpha: strength of the shrinkage, in units of one average item.
+            side: whose features these are, for messages.
 
         Raises:
             InvalidInput: shapes disagree, a value is not finite, or alpha is not positive or too small.
@@ -49,12 +54,14 @@ class RidgePrior:
         weights = np.asarray(weights, np.float64)
         if features.ndim != 2 or weights.shape != features.shape[:1]:
             raise InvalidInput(
-                f"item features of shape {features.shape} do not fit {weights.shape[0]} items: "
-                f"give a dense array of shape ({weights.shape[0]}, dim), one row per item"
+                f"{side} features of shape {features.shape} do not fit {weights.shape[0]} {side}s: "
+                f"give a dense array of shape ({weights.shape[0]}, dim), one row per {side}"
             )
         if not np.isfinite(features).all():
             row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
-            raise InvalidInput(f"item features must be finite; row {row} is not: remove or replace its NaN or infinity")
+            raise InvalidInput(
+                f"{side} features must be finite; row {row} is not: remove or replace its NaN or infinity"
+            )
         if not alpha > 0:
             raise InvalidInput(f"prior regularization must be positive, not {alpha}: try 1.0")
         known = np.any(features != 0, axis=1)
@@ -71,8 +78,8 @@ class RidgePrior:
             factor = linalg.cholesky(normal + np.diag(shrink), lower=True)
         except linalg.LinAlgError as error:
             raise InvalidInput(
-                f"prior regularization {alpha} is too small for these item features, which depend on each other or are "
-                "of very different sizes: raise it, or bring each feature to unit variance"
+                f"prior regularization {alpha} is too small for these {side} features, which depend on each other or "
+                "are of very different sizes: raise it, or bring each feature to unit variance"
             ) from error
         return cls(known, design, weighted, shrink, factor)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from geo_mf.errors import InvalidInput
 from geo_mf.factorize.cores import all_cores
-from geo_mf.factorize.fit import Settings, fit, item_prior, item_weights
+from geo_mf.factorize.fit import Priors, Settings, fit, item_weights
 from geo_mf.factorize.plan import Problem
 from geo_mf.geometry import blend
 from geo_mf.geometry.align import residual, rotation
@@ -54,8 +54,8 @@ def refitted(now: Snapshot, iterations: int | None = None, show_progress: bool =
     with all_cores():
         balanced = now.balance.user_rows(now.history)
         Problem.of(balanced, now.features.shape[1]).plan(settings, timed=False).check(held=12 * now.history.nnz)
-        prior = item_prior(now.history, now.features, now.objective, record.prior_regularization)
-        fitted = fit(balanced, settings, lambda: (now.user_factors, now.item_factors), prior)
+        priors = Priors.of(now.history, now.objective, record.prior_regularization, now.features)
+        fitted = fit(balanced, settings, lambda: (now.user_factors, now.item_factors), priors)
     weights = item_weights(now.history, len(now.catalog), now.objective)
     expected = now.prior
     if (now.features.any(axis=1) & (weights > 0)).any():
