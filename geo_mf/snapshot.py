@@ -5,7 +5,7 @@ it began with. What the methods take, give and raise stands at the methods of `R
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,9 +17,8 @@ from geo_mf.data.catalog import Catalog
 from geo_mf.data.clicks import Clicks, click_rows, merged_clicks
 from geo_mf.data.ids import IdMap
 from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
-from geo_mf.factorize.balance import Balance
-from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
+from geo_mf.folding import Folding
 from geo_mf.geometry import blend
 from geo_mf.geometry.blend import Blend, Spread, Weights
 from geo_mf.geometry.features import Filling
@@ -149,12 +148,12 @@ class Snapshot:
             else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        system = System.of(rows, clicks, self.item_factors[rows], self._described(typed, asked), self.balance)
+        system = System.of(rows, clicks, self.item_factors[rows], self._described(typed, asked), self.folding.balance)
         # Somebody new who shows what they like is like everybody else until the clicks say otherwise: with one click,
         # the posterior mean is near the mean user. Who only describes what they look for is taken at their word, and
         # known users are as the fit had them.
-        expected = self.mean_user if user is None and self.item_factors[rows].any() else None
-        behaviour = self.solver(expected).solve(system.factors, system.weights, expected, system.wanted)
+        expected = self.folding.mean_user if user is None and self.item_factors[rows].any() else None
+        behaviour = self.folding.solver(expected).solve(system.factors, system.weights, expected, system.wanted)
         trend = float(self.spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, system, behaviour, looked_for, chosen, trend, expected)
 
@@ -243,29 +242,10 @@ class Snapshot:
         return np.concatenate([blend.unit(factors), self.embeddings[rows]], axis=1)
 
     @cached_property
-    def fold_in(self) -> FoldIn:
-        """Row solves against the item factors, as in the fit: there, an item that nobody touched is next to nothing."""
-        return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.catalog))
-
-    @cached_property
-    def newcomers(self) -> FoldIn:
-        """Row solves for those who were not in the fit: they are held closer to the mean user."""
-        firmer = replace(self.objective, regularization=self.blend.newcomer * self.objective.regularization)
-        return replace(self.fold_in, objective=firmer)
-
-    def solver(self, expected: np.ndarray | None) -> FoldIn:
-        """For a row that is pulled to `expected`, None for a known user's."""
-        return self.fold_in if expected is None else self.newcomers
-
-    @cached_property
-    def mean_user(self) -> np.ndarray:
-        """float32 [K], whom somebody is expected to be of whom nothing is known: the users' mean factor."""
-        return self.user_factors.mean(axis=0, dtype=np.float64).astype(np.float32)
-
-    @cached_property
-    def balance(self) -> Balance:
-        """The discounts of the history's weights, as in the fit."""
-        return Balance.of(self.history, self.objective.activity_discount, self.objective.popularity_discount)
+    def folding(self) -> Folding:
+        """The row solves."""
+        sides = self.history, self.user_factors, self.item_factors
+        return Folding(*sides, self.cold, self.objective, self.blend.newcomer)
 
     @cached_property
     def cold(self) -> np.ndarray:
@@ -274,7 +254,7 @@ class Snapshot:
 
     def ready(self) -> "Snapshot":
         """This snapshot, with all worked out that a first request would have to wait for."""
-        _ = self.fold_in, self.balance, self.spread, self._any_text
+        _ = self.folding.fold_in, self.folding.balance, self.spread, self._any_text
         return self
 
     @cached_property
@@ -387,7 +367,7 @@ class Snapshot:
     def _shares(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """`Query.shares` of items by row."""
         found = Found(self.item_factors[rows], self.embeddings[rows], self._crowd(query, rows))
-        return query.shares(self.solver(query.expected), found, self.embeddings[query.rows], self.blend.scale)
+        return query.shares(self.folding.solver(query.expected), found, self.embeddings[query.rows], self.blend.scale)
 
     def _crowd(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """[rows]: what the trend adds to the behaviour score."""

@@ -120,7 +120,7 @@ def recommend_all(
 
     def prepared(pool: ThreadPoolExecutor) -> "_Answer":
         vectors = blend.vectors(now.item_factors, now.embeddings, now.trend, now.blend)
-        candidates, fold = Rows.of(vectors, allowed), FoldInMany.of(now.fold_in, now.item_factors)
+        candidates, fold = Rows.of(vectors, allowed), FoldInMany.of(now.folding.fold_in, now.item_factors)
         return partial(_recommended, now, candidates, fold, k, exclude_seen, pool)
 
     job = _Job("recommend", now, rows, now.users, ("user_id", "item_id"), settings | {"users": ids}, part_size)
@@ -257,7 +257,7 @@ def _recommended(
     rows: np.ndarray,
 ) -> tuple[Hits, np.ndarray]:
     history = now.history[rows]
-    factors = fold.solve(now.balance.user_rows(history), now.user_factors[rows], pool)
+    factors = fold.solve(now.folding.balance.user_rows(history), now.user_factors[rows], pool)
     queries = now.queries(rows, factors)
     rank = factors.shape[1]
     speaks = np.any(queries[:, :rank] != 0, axis=1)

@@ -154,7 +154,7 @@ def _queries(now: Snapshot) -> dict[str, np.ndarray]:
         weights = np.tile(np.asarray([[a, b]], np.float32), (len(users), 1))
         kinds[f"behaviour {a:g}, text {b:g}"] = blend.queries(factors, profiles, weights, spread)
     clicked = _first_clicks(now.history[users])
-    solved = now.fold_in.solve_rows(now.item_factors, now.balance.user_rows(clicked))
+    solved = now.folding.fold_in.solve_rows(now.item_factors, now.folding.balance.user_rows(clicked))
     few = now.blend.weights(CLICKS, typed=False)
     weights = np.tile(np.asarray([[few.behaviour, few.text]], np.float32), (len(users), 1))
     seen = blend.profiles(clicked, now.embeddings)

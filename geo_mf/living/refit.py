@@ -52,7 +52,7 @@ def refitted(now: Snapshot, iterations: int | None = None, show_progress: bool =
         progress=show_progress,
     )
     with all_cores():
-        balanced = now.balance.user_rows(now.history)
+        balanced = now.folding.balance.user_rows(now.history)
         Problem.of(balanced, now.features.shape[1]).plan(settings, timed=False).check(held=12 * now.history.nnz)
         prior = item_prior(now.history, now.features, now.objective, record.prior_regularization)
         fitted = fit(balanced, settings, lambda: (now.user_factors, now.item_factors), prior)
