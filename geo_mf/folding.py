@@ -1,6 +1,7 @@
 """How somebody's factor is solved for: the row solves of a request, for those who were in the fit and for newcomers."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +10,42 @@ from scipy import sparse
 from geo_mf.factorize.balance import Balance
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
+from geo_mf.geometry.blend import Spread
+
+__all__ = ["Folding", "Sums"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What row solves need of whole arrays. To work it out is to read every factor, so an index keeps it.
+
+    Attributes:
+        solve_basis: float64 [K, K], `FoldIn.basis` for the items that somebody touched.
+        solve_spectrum: float64 [K], `FoldIn.spectrum`.
+        score_covariance: float32 [K, K], `Spread.covariance`.
+        mean_user: float32 [K].
+        item_counts: int64 [items], interactions.
+        balance_scale: float64 [1], `Balance.scale`.
+    """
+
+    solve_basis: np.ndarray
+    solve_spectrum: np.ndarray
+    score_covariance: np.ndarray
+    mean_user: np.ndarray
+    item_counts: np.ndarray
+    balance_scale: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name, for a file each."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    @classmethod
+    def held(cls, arrays: Mapping[str, np.ndarray], items: int, rank: int) -> "Sums | None":
+        """What `arrays` gave; None where one is missing, as in an older index, or of another shape."""
+        shapes = ((rank, rank), (rank,), (rank, rank), (rank,), (items,), (1,))
+        found = [arrays.get(part.name) for part in fields(cls)]
+        there = [one for one, shape in zip(found, shapes, strict=True) if one is not None and one.shape == shape]
+        return cls(*there) if len(there) == len(shapes) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,22 +56,38 @@ class Folding:
         history: float32 CSR [users, items], the weights that the factors were fitted to.
         user_factors: float32 [users, K].
         item_factors: float32 [items, K].
-        cold: bool [items]: nobody has touched the item.
         objective: of the fit.
         newcomer: times the ridge of the fit, where somebody is solved for who was not in it.
+        known: what was worked out before, of these arrays.
     """
 
     history: sparse.csr_array
     user_factors: np.ndarray
     item_factors: np.ndarray
-    cold: np.ndarray
     objective: Objective
     newcomer: float
+    known: Sums | None = None
+
+    def same(self, other: "Folding") -> bool:
+        """Whether both are of the very same arrays and settings, so that one may stand for the other."""
+        mine, theirs = ((one.history, one.user_factors, one.item_factors) for one in (self, other))
+        settings = (self.objective, self.newcomer) == (other.objective, other.newcomer)
+        return settings and all(a is b for a, b in zip(mine, theirs, strict=True))
+
+    @property
+    def sums(self) -> Sums:
+        """All that can be known before somebody asks."""
+        solves, scale = self.fold_in, np.asarray([self.balance.scale])
+        parts = solves.basis, solves.spectrum, self.spread.covariance, self.mean_user, self.item_counts, scale
+        return Sums(*parts)
 
     @cached_property
     def fold_in(self) -> FoldIn:
         """Row solves as in the fit: there, an item that nobody touched is next to nothing."""
-        return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.item_factors))
+        size = len(self.item_factors)
+        if self.known is not None:
+            return FoldIn(self.known.solve_basis, self.known.solve_spectrum, size, self.objective)
+        return FoldIn.of(self.item_factors[~self.cold], self.objective, size)
 
     @cached_property
     def newcomers(self) -> FoldIn:
@@ -49,9 +102,32 @@ class Folding:
     @cached_property
     def mean_user(self) -> np.ndarray:
         """float32 [K], whom somebody is expected to be of whom nothing is known: the users' mean factor."""
+        if self.known is not None:
+            return self.known.mean_user
         return self.user_factors.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     @cached_property
     def balance(self) -> Balance:
         """The discounts of the history's weights, as in the fit."""
-        return Balance.of(self.history, self.objective.activity_discount, self.objective.popularity_discount)
+        discounts = self.objective.activity_discount, self.objective.popularity_discount
+        if self.known is None:
+            return Balance.of(self.history, *discounts)
+        users = np.diff(self.history.indptr).astype(np.int64)
+        return Balance(*discounts, users, self.item_counts, float(self.known.balance_scale[0]))
+
+    @cached_property
+    def spread(self) -> Spread:
+        """Standard deviations of behaviour scores over all items."""
+        return Spread.of(self.item_factors) if self.known is None else Spread(self.known.score_covariance)
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """int64 [items], interactions."""
+        if self.known is not None:
+            return self.known.item_counts
+        return np.bincount(self.history.indices, minlength=len(self.item_factors))
+
+    @cached_property
+    def cold(self) -> np.ndarray:
+        """bool [items]: nobody has touched the item."""
+        return self.item_counts == 0

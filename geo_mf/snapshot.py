@@ -20,7 +20,7 @@ from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
 from geo_mf.factorize.ials import Objective
 from geo_mf.folding import Folding
 from geo_mf.geometry import blend
-from geo_mf.geometry.blend import Blend, Spread, Weights
+from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.geometry.features import Filling
 from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import Hits, VectorIndex
@@ -66,6 +66,7 @@ class Snapshot:
             taste, and is in no answer.
         index: over `blend.vectors`.
         card: what was built, from what, and how good it is (JSON).
+        folded: row solves that were prepared before; they serve as long as they are of these very arrays.
     """
 
     users: IdMap
@@ -86,6 +87,7 @@ class Snapshot:
     live: np.ndarray
     index: VectorIndex
     card: Mapping[str, Any]
+    folded: Folding | None = None
 
     def recommend(
         self,
@@ -154,7 +156,7 @@ class Snapshot:
         # known users are as the fit had them.
         expected = self.folding.mean_user if user is None and self.item_factors[rows].any() else None
         behaviour = self.folding.solver(expected).solve(system.factors, system.weights, expected, system.wanted)
-        trend = float(self.spread(behaviour[None])[0]) if typed is None else 0.0
+        trend = float(self.folding.spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, system, behaviour, looked_for, chosen, trend, expected)
 
     def _described(self, typed: np.ndarray | None, asked: np.ndarray) -> np.ndarray | None:
@@ -211,7 +213,7 @@ class Snapshot:
         behaviour = self.user_factors @ self.item_factors[row]
         # <profile, embedding> without building every profile: the history's items weigh in by their similarity.
         text = self.history @ (self.embeddings @ self.embeddings[row]) * self._profile_scale
-        behaviour += self.blend.trend * self.trend[row] * self.spread(self.user_factors)
+        behaviour += self.blend.trend * self.trend[row] * self.folding.spread(self.user_factors)
         score = (weights[:, 0] * behaviour + self.blend.scale * weights[:, 1] * text).astype(np.float32)
         score[self.history[:, [row]].toarray()[:, 0] > 0] = -np.inf
         hits = Hits.best(np.arange(len(score))[None], score[None], min(k, len(score)))
@@ -223,7 +225,7 @@ class Snapshot:
         by default the stored ones."""
         factors = self.user_factors[user_rows] if factors is None else factors
         profiles = blend.profiles(self.history[user_rows], self.embeddings)
-        return blend.queries(factors, profiles, self._user_weights[user_rows], self.spread(factors))
+        return blend.queries(factors, profiles, self._user_weights[user_rows], self.folding.spread(factors))
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -245,16 +247,17 @@ class Snapshot:
     def folding(self) -> Folding:
         """The row solves."""
         sides = self.history, self.user_factors, self.item_factors
-        return Folding(*sides, self.cold, self.objective, self.blend.newcomer)
+        made = Folding(*sides, self.objective, self.blend.newcomer)
+        return self.folded if self.folded is not None and made.same(self.folded) else made
 
-    @cached_property
+    @property
     def cold(self) -> np.ndarray:
         """bool [items]: nobody has touched the item."""
-        return np.bincount(self.history.indices, minlength=len(self.catalog)) == 0
+        return self.folding.cold
 
     def ready(self) -> "Snapshot":
         """This snapshot, with all worked out that a first request would have to wait for."""
-        _ = self.folding.fold_in, self.folding.balance, self.spread, self._any_text
+        _ = self.folding.fold_in, self.folding.balance, self.folding.spread, self._any_text
         return self
 
     @cached_property
@@ -270,12 +273,8 @@ class Snapshot:
 
     @cached_property
     def _any_text(self) -> bool:
-        return bool(self.embeddings.any())
-
-    @cached_property
-    def spread(self) -> Spread:
-        """Standard deviations of behaviour scores over all items."""
-        return Spread.of(self.item_factors)
+        first = self.embeddings[:4096]  # without a look at the others, where it tells
+        return bool(first.any() or self.embeddings.any())
 
     @cached_property
     def mean_factor(self) -> np.ndarray:
