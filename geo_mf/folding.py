@@ -24,6 +24,7 @@ class Sums:
         solve_spectrum: float64 [K], `FoldIn.spectrum`.
         score_covariance: float32 [K, K], `Spread.covariance`.
         mean_user: float32 [K].
+        mean_item: float32 [K].
         item_counts: int64 [items], interactions.
         balance_scale: float64 [1], `Balance.scale`.
     """
@@ -32,6 +33,7 @@ class Sums:
     solve_spectrum: np.ndarray
     score_covariance: np.ndarray
     mean_user: np.ndarray
+    mean_item: np.ndarray
     item_counts: np.ndarray
     balance_scale: np.ndarray
 
@@ -42,7 +44,7 @@ class Sums:
     @classmethod
     def held(cls, arrays: Mapping[str, np.ndarray], items: int, rank: int) -> "Sums | None":
         """What `arrays` gave; None where one is missing, as in an older index, or of another shape."""
-        shapes = ((rank, rank), (rank,), (rank, rank), (rank,), (items,), (1,))
+        shapes = ((rank, rank), (rank,), (rank, rank), (rank,), (rank,), (items,), (1,))
         found = [arrays.get(part.name) for part in fields(cls)]
         there = [one for one, shape in zip(found, shapes, strict=True) if one is not None and one.shape == shape]
         return cls(*there) if len(there) == len(shapes) else None
@@ -77,9 +79,15 @@ class Folding:
     @property
     def sums(self) -> Sums:
         """All that can be known before somebody asks."""
-        solves, scale = self.fold_in, np.asarray([self.balance.scale])
-        parts = solves.basis, solves.spectrum, self.spread.covariance, self.mean_user, self.item_counts, scale
-        return Sums(*parts)
+        return Sums(
+            solve_basis=self.fold_in.basis,
+            solve_spectrum=self.fold_in.spectrum,
+            score_covariance=self.spread.covariance,
+            mean_user=self.mean_user,
+            mean_item=self.mean_item,
+            item_counts=self.item_counts,
+            balance_scale=np.asarray([self.balance.scale]),
+        )
 
     @cached_property
     def fold_in(self) -> FoldIn:
@@ -105,6 +113,11 @@ class Folding:
         if self.known is not None:
             return self.known.mean_user
         return self.user_factors.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    @cached_property
+    def mean_item(self) -> np.ndarray:
+        """float32 [K], the mean factor of the items that somebody touched."""
+        return self.item_factors[~self.cold].mean(axis=0) if self.known is None else self.known.mean_item
 
     @cached_property
     def balance(self) -> Balance:

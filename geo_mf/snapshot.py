@@ -4,10 +4,10 @@ A snapshot never changes. A write makes another one, and `Recommender` holds the
 it began with. What the methods take, give and raise stands at the methods of `Recommender`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -24,16 +24,12 @@ from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.geometry.features import Filling
 from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import Hits, VectorIndex
+from geo_mf.likeness import Likeness, Space, check_space
 from geo_mf.query import Found, Query, System
 from geo_mf.recommendations import Because, Recommendation, Recommendations, check_k, shortage
 from geo_mf.rerank.pool import Pool, Reranker, chain, choose
 from geo_mf.text.encoder import TextEncoder
 from geo_mf.text.stand_in import StandIn
-
-Space = Literal["blend", "factors", "text"]
-
-SHARES: dict[Space, tuple[float, float]] = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
-"""How much the cosines of factors and of text count in a space."""
 
 REASONS = 3
 """Items of the history that `because` names."""
@@ -113,15 +109,11 @@ class Snapshot:
             return Recommendations((), k, f"0 of {k}: {reason}")
 
         def best(n: int) -> Pool:
-            hits = self.index.search(query.vector, n, allowed, [seen])
-            found = int(hits.counts[0])
-            return Pool(hits.rows[0][:found], hits.scores[0][:found], self.catalog, self.directions)
+            return self._pool(self.index.search(query.vector, n, allowed, [seen]))
 
-        # A search sets places aside for all it is asked for: no more than there are items.
-        listed, candidates, missing = choose(rerankers, k, len(self.catalog), best)
-        limits = shortage(k, min(k, candidates), where, len(seen))
+        listed, reason = self._listed(best, rerankers, k, where, len(seen))
         items = self._explained(query, listed.rows, listed.scores, REASONS)
-        return Recommendations(tuple(items), k, "; ".join(filter(None, (limits, missing))))
+        return Recommendations(tuple(items), k, reason)
 
     def query(
         self,
@@ -166,42 +158,39 @@ class Snapshot:
         embedding = np.zeros(self.embeddings.shape[1], np.float32) if typed is None else typed
         return self.prior(self.filling.features(embedding[None], asked[None]))[0]
 
-    def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
+    def trending(
+        self, *, k: int = 10, where: str | None = None, rerank: Reranker | Sequence[Reranker] | None = None
+    ) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known."""
         check_k(k)
-        candidates = np.flatnonzero(self._allowed(where) & ~self.cold)[None]
-        hits = Hits.best(candidates, self.touches[candidates], min(k, len(self.catalog)))
-        found = hits.rows[0][: hits.counts[0]]
-        return Recommendations(
-            self._items(found, self.touches[found], self.touches[found], np.zeros(len(found))),
-            k,
-            shortage(k, int(hits.counts[0]), where, 0),
-        )
+        rerankers = chain(rerank)
+        best = self._best(self.touches, self._allowed(where) & ~self.cold)
+        listed, reason = self._listed(best, rerankers, k, where, 0)
+        items = self._items(listed.rows, listed.scores, listed.scores, np.zeros(len(listed)))
+        return Recommendations(items, k, reason)
 
     def similar_items(
-        self, item: Any, *, k: int = 10, space: Space = "blend", where: str | None = None
+        self,
+        item: Any,
+        *,
+        k: int = 10,
+        space: Space = "blend",
+        where: str | None = None,
+        rerank: Reranker | Sequence[Reranker] | None = None,
     ) -> Recommendations:
         """The items nearest to one, the item itself left out."""
         check_k(k)
-        if space not in SHARES:
-            raise InvalidInput(f"space is {space!r}; expected one of {', '.join(SHARES)}")
+        rerankers = chain(rerank)
+        check_space(space)
         row = self._live_row(item)
-        a, b = SHARES[space]
-        direction = self.item_factors[row] - self.mean_factor
-        along = self.item_factors @ direction - self.mean_factor @ direction
-        lengths = self._factor_norms * self._factor_norms[row]
-        behaviour = a * np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 1e-12)
-        text = b * (self.embeddings @ self.embeddings[row])
+        behaviour, text = self.likeness.to_all(row, space)
         if not (behaviour.any() or text.any()):
             return Recommendations((), k, f"0 of {k}: nothing is known of {item!r} in the space {space!r}")
-        score = behaviour + text
         allowed = self._allowed(where)
         allowed[row] = False
-        candidates = np.flatnonzero(allowed)[None]
-        hits = Hits.best(candidates, score[candidates].astype(np.float32), min(k, len(score)))
-        found = hits.rows[0][: hits.counts[0]]
-        items = self._items(found, score[found], behaviour[found], text[found])
-        return Recommendations(items, k, shortage(k, int(hits.counts[0]), where, 1))
+        listed, reason = self._listed(self._best(behaviour + text, allowed), rerankers, k, where, 1)
+        items = self._items(listed.rows, listed.scores, behaviour[listed.rows], text[listed.rows])
+        return Recommendations(items, k, reason)
 
     def audience(self, item: Any, *, k: int = 10) -> list[tuple[Any, float]]:
         """The known users an item would reach: (user id, score) of the k best who have not touched it."""
@@ -237,11 +226,10 @@ class Snapshot:
         """float32 [items, K + dim + 1], the indexed rows."""
         return blend.vectors(self.item_factors, self.embeddings, self.trend, self.blend)
 
-    def directions(self, rows: np.ndarray) -> np.ndarray:
-        """float32 [n, K + dim], whose cosine is the mean of both spaces' cosines, as in `similar_items`."""
-        factors = self.item_factors[rows]
-        factors = np.where(factors.any(axis=1, keepdims=True), factors - self.mean_factor, 0)
-        return np.concatenate([blend.unit(factors), self.embeddings[rows]], axis=1)
+    @cached_property
+    def likeness(self) -> Likeness:
+        """How alike items are."""
+        return Likeness(self.item_factors, self.embeddings, self.folding.mean_item)
 
     @cached_property
     def folding(self) -> Folding:
@@ -277,16 +265,6 @@ class Snapshot:
         return bool(first.any() or self.embeddings.any())
 
     @cached_property
-    def mean_factor(self) -> np.ndarray:
-        """float32 [K], of the items that somebody touched."""
-        return self.item_factors[~self.cold].mean(axis=0)
-
-    @cached_property
-    def _factor_norms(self) -> np.ndarray:
-        """float32 [items], lengths of the item factors without their mean; 0 for an item without a factor."""
-        return np.linalg.norm(self.item_factors - self.mean_factor, axis=1) * self.item_factors.any(axis=1)
-
-    @cached_property
     def _profile_scale(self) -> np.ndarray:
         """float32 [users]: 1 / length of the weighted sum of a user's embeddings; 0 where there is none."""
         lengths = np.zeros(len(self.users), np.float32)
@@ -304,6 +282,25 @@ class Snapshot:
     def _allowed(self, where: str | None) -> np.ndarray:
         """bool [items]: not removed, and the condition holds."""
         return self.catalog.mask(where) & self.live
+
+    def _listed(
+        self, best: Callable[[int], Pool], rerankers: Sequence[Reranker], k: int, where: str | None, seen: int
+    ) -> tuple[Pool, str]:
+        """The list of k that re-rankers choose from the best candidates, and why it is short or not as wanted."""
+        # A search sets places aside for all it is asked for: no more than there are items.
+        listed, candidates, missing = choose(rerankers, k, len(self.catalog), best)
+        limits = shortage(k, min(k, candidates), where, seen)
+        return listed, "; ".join(filter(None, (limits, missing)))
+
+    def _best(self, scores: np.ndarray, allowed: np.ndarray) -> Callable[[int], Pool]:
+        """The best by scores, float32 [items], of those allowed, bool [items]."""
+        candidates = np.flatnonzero(allowed)[None]
+        return lambda n: self._pool(Hits.best(candidates, scores[candidates].astype(np.float32), n))
+
+    def _pool(self, hits: Hits) -> Pool:
+        """One query's hits as candidates."""
+        found = int(hits.counts[0])
+        return Pool(hits.rows[0][:found], hits.scores[0][:found], self.catalog, self.likeness.directions)
 
     def _live_row(self, item: Any) -> int:
         row = self.catalog.items.row(item, "item")

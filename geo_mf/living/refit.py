@@ -90,5 +90,5 @@ def moved(before: Snapshot, after: Snapshot, iterations: int) -> RefitReport:
 
 def _nearest(now: Snapshot, able: np.ndarray, chosen: np.ndarray, k: int) -> np.ndarray:
     """int32 [n, k]: the nearest items by factors of some of the `able` ones, as `similar_items` has it."""
-    directions = blend.unit(now.item_factors[able] - now.mean_factor)
+    directions = blend.unit(now.item_factors[able] - now.folding.mean_item)
     return ExactIndex(directions).search(directions[chosen], k, exclude=[[at] for at in chosen.tolist()]).rows
