@@ -28,9 +28,10 @@ SIGNATURES = {
     "partial_fit_users": "userids user_items",
     "partial_fit_items": "itemids item_users",
 }
-MORE = dict.fromkeys(("similar_items", "recalculate_item", "partial_fit_items"), ["item_features"]) | dict.fromkeys(
-    ("recommend", "recalculate_user", "partial_fit_users"), ["user_features"]
-)
+MORE: dict[str, list[str]] = {
+    **{name: ["item_features"] for name in ("similar_items", "recalculate_item", "partial_fit_items")},
+    **{name: ["user_features"] for name in ("recommend", "recalculate_user", "partial_fit_users")},
+}
 
 
 def arguments(method: Any) -> list[str]:

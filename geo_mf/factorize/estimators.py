@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from scipy import sparse
 
 from geo_mf.errors import InvalidInput
 from geo_mf.factorize import matrices
@@ -147,7 +148,7 @@ class IALS(RowSolves):
     ) -> Self:
         matrix = matrices.check_training(user_items)
         shape = matrices.shape(matrix)
-        balance = Balance.of(matrix, *self._wanted.discounts)
+        balance = self._balance_for(matrix)
         balanced = balance.user_rows(matrix)
         objective = self._wanted.objective(balanced, self.factors)
         of_items, of_users = (
@@ -185,7 +186,11 @@ class IALS(RowSolves):
             InvalidInput: as in `fit`.
         """
         matrix = matrices.check_training(user_items)
-        return self._wanted.objective(Balance.of(matrix, *self._wanted.discounts).user_rows(matrix), self.factors)
+        return self._wanted.objective(self._balance_for(matrix).user_rows(matrix), self.factors)
+
+    def _balance_for(self, matrix: sparse.csr_array) -> Balance:
+        users, items = matrices.shape(matrix)
+        return Balance.of(matrix, *self._wanted.discounts(matrix.nnz / (users * items)))
 
     def plan(self, user_items: Any, features: int = 0, timed: bool = True, user_features: int = 0) -> Plan:
         """What `fit` would take: its memory, and the time of an epoch on this machine as busy as it is now.
@@ -207,10 +212,11 @@ class IALS(RowSolves):
                     raise InvalidInput(f"a shape is {user_items!r}; expected (users, items, interactions)")
                 users, items, interactions = user_items
                 problem = Problem.typical(users, items, interactions, widths[0])
-                problem = replace(problem, uniform=not any(self._wanted.discounts), user_features=widths[1])
+                discounted = any(self._wanted.discounts(interactions / (users * items)))
+                problem = replace(problem, uniform=not discounted, user_features=widths[1])
             else:
                 matrix = matrices.check_training(user_items)
-                balance = Balance.of(matrix, *self._wanted.discounts)
+                balance = self._balance_for(matrix)
                 problem = Problem.of(balance.user_rows(matrix), *widths)
             # What the numbers of the objective are makes no difference to time and memory.
             return problem.plan(self._loop(Objective(1.0, 1.0, 1.0)), timed)
