@@ -78,7 +78,7 @@ def main() -> None:
     rows = rank(scorer, users, POOL, exclude=seen)
     scores = np.concatenate([scorer.scores(part) for part in np.array_split(users, 8)])
     scores = np.take_along_axis(scores, rows, axis=1)
-    directions = unit(now.directions(np.arange(len(catalog))))
+    directions = unit(now.likeness.directions(np.arange(len(catalog))))
     genres = Groups.of(catalog, "genres")
     member = np.zeros((len(catalog), len(genres.names)), np.float32)
     member[genres.items, genres.values] = 1

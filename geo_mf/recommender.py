@@ -14,13 +14,14 @@ from geo_mf.data.ids import IdValues
 from geo_mf.data.interactions import Interactions
 from geo_mf.data.more import read_more
 from geo_mf.data.read import Source, read_interactions
+from geo_mf.likeness import Space
 from geo_mf.living import compacting, items, refit, users
 from geo_mf.living.changes import ItemChanges, RefitReport, UserChanges
 from geo_mf.living.record import Record
 from geo_mf.query import Query
 from geo_mf.recommendations import Recommendation, Recommendations
 from geo_mf.rerank.pool import Reranker
-from geo_mf.snapshot import Snapshot, Space
+from geo_mf.snapshot import Snapshot
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
 from geo_mf.view import View
 
@@ -131,24 +132,33 @@ class Recommender(View):
         now = self.now
         return now.explain(item, now.query(user, history=history, text=text, attributes=attributes, weights=weights))
 
-    def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
+    def trending(
+        self, *, k: int = 10, where: str | None = None, rerank: Reranker | Sequence[Reranker] | None = None
+    ) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known.
 
         Args:
             k: how many items.
             where: as in `recommend`.
+            rerank: as in `recommend`.
 
         Returns:
             k items that somebody touched, or fewer and the reason; a score is the number of touches, the old ones
             counting less (`blend.half_life`).
 
         Raises:
-            InvalidInput: k < 1, or a bad `where`.
+            InvalidInput: k < 1, a bad `where`, or what a re-ranker cannot use.
         """
-        return self.now.trending(k=k, where=where)
+        return self.now.trending(k=k, where=where, rerank=rerank)
 
     def similar_items(
-        self, item: Any, *, k: int = 10, space: Space = "blend", where: str | None = None
+        self,
+        item: Any,
+        *,
+        k: int = 10,
+        space: Space = "blend",
+        where: str | None = None,
+        rerank: Reranker | Sequence[Reranker] | None = None,
     ) -> Recommendations:
         """The items nearest to one, the item itself left out.
 
@@ -157,13 +167,13 @@ class Recommender(View):
             k: how many.
             space: cosine of "factors" (touched by the same people), of "text" (worded alike), or their mean ("blend").
                 The mean factor of touched items is taken off first: it says how popular items are, not what they are.
-            where: as in `recommend`.
+            where, rerank: as in `recommend`.
 
         Raises:
             UnknownId: no such item.
-            InvalidInput: k < 1, an unknown space, a bad `where`.
+            InvalidInput: k < 1, an unknown space, a bad `where`, or what a re-ranker cannot use.
         """
-        return self.now.similar_items(item, k=k, space=space, where=where)
+        return self.now.similar_items(item, k=k, space=space, where=where, rerank=rerank)
 
     def audience(self, item: Any, *, k: int = 10) -> list[tuple[Any, float]]:
         """The known users an item would reach: (user id, score) of the k best who have not touched it.

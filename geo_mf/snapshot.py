@@ -4,10 +4,10 @@ A snapshot never changes. A write makes another one, and `Recommender` holds the
 it began with. What the methods take, give and raise stands at the methods of `Recommender`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -17,24 +17,19 @@ from geo_mf.data.catalog import Catalog
 from geo_mf.data.clicks import Clicks, click_rows, merged_clicks
 from geo_mf.data.ids import IdMap
 from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
-from geo_mf.factorize.balance import Balance
-from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.ials import Objective
+from geo_mf.folding import Folding
 from geo_mf.geometry import blend
-from geo_mf.geometry.blend import Blend, Spread, Weights
+from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.geometry.features import Filling
 from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import Hits, VectorIndex
+from geo_mf.likeness import Likeness, Space, check_space
 from geo_mf.query import Found, Query, System
 from geo_mf.recommendations import Because, Recommendation, Recommendations, check_k, shortage
 from geo_mf.rerank.pool import Pool, Reranker, chain, choose
 from geo_mf.text.encoder import TextEncoder
 from geo_mf.text.stand_in import StandIn
-
-Space = Literal["blend", "factors", "text"]
-
-SHARES: dict[Space, tuple[float, float]] = {"blend": (0.5, 0.5), "factors": (1.0, 0.0), "text": (0.0, 1.0)}
-"""How much the cosines of factors and of text count in a space."""
 
 REASONS = 3
 """Items of the history that `because` names."""
@@ -67,6 +62,7 @@ class Snapshot:
             taste, and is in no answer.
         index: over `blend.vectors`.
         card: what was built, from what, and how good it is (JSON).
+        folded: row solves that were prepared before; they serve as long as they are of these very arrays.
     """
 
     users: IdMap
@@ -87,6 +83,7 @@ class Snapshot:
     live: np.ndarray
     index: VectorIndex
     card: Mapping[str, Any]
+    folded: Folding | None = None
 
     def recommend(
         self,
@@ -112,15 +109,11 @@ class Snapshot:
             return Recommendations((), k, f"0 of {k}: {reason}")
 
         def best(n: int) -> Pool:
-            hits = self.index.search(query.vector, n, allowed, [seen])
-            found = int(hits.counts[0])
-            return Pool(hits.rows[0][:found], hits.scores[0][:found], self.catalog, self.directions)
+            return self._pool(self.index.search(query.vector, n, allowed, [seen]))
 
-        # A search sets places aside for all it is asked for: no more than there are items.
-        listed, candidates, missing = choose(rerankers, k, len(self.catalog), best)
-        limits = shortage(k, min(k, candidates), where, len(seen))
+        listed, reason = self._listed(best, rerankers, k, where, len(seen))
         items = self._explained(query, listed.rows, listed.scores, REASONS)
-        return Recommendations(tuple(items), k, "; ".join(filter(None, (limits, missing))))
+        return Recommendations(tuple(items), k, reason)
 
     def query(
         self,
@@ -149,13 +142,13 @@ class Snapshot:
             else blend.unit(clicks.astype(np.float64) @ self.embeddings[rows]).astype(np.float32)
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
-        system = System.of(rows, clicks, self.item_factors[rows], self._described(typed, asked), self.balance)
+        system = System.of(rows, clicks, self.item_factors[rows], self._described(typed, asked), self.folding.balance)
         # Somebody new who shows what they like is like everybody else until the clicks say otherwise: with one click,
         # the posterior mean is near the mean user. Who only describes what they look for is taken at their word, and
         # known users are as the fit had them.
-        expected = self.mean_user if user is None and self.item_factors[rows].any() else None
-        behaviour = self.solver(expected).solve(system.factors, system.weights, expected, system.wanted)
-        trend = float(self.spread(behaviour[None])[0]) if typed is None else 0.0
+        expected = self.folding.mean_user if user is None and self.item_factors[rows].any() else None
+        behaviour = self.folding.solver(expected).solve(system.factors, system.weights, expected, system.wanted)
+        trend = float(self.folding.spread(behaviour[None])[0]) if typed is None else 0.0
         return Query(rows, clicks, typed, system, behaviour, looked_for, chosen, trend, expected)
 
     def _described(self, typed: np.ndarray | None, asked: np.ndarray) -> np.ndarray | None:
@@ -165,42 +158,39 @@ class Snapshot:
         embedding = np.zeros(self.embeddings.shape[1], np.float32) if typed is None else typed
         return self.prior(self.filling.features(embedding[None], asked[None]))[0]
 
-    def trending(self, *, k: int = 10, where: str | None = None) -> Recommendations:
+    def trending(
+        self, *, k: int = 10, where: str | None = None, rerank: Reranker | Sequence[Reranker] | None = None
+    ) -> Recommendations:
         """What everybody touches lately: the list for somebody of whom nothing is known."""
         check_k(k)
-        candidates = np.flatnonzero(self._allowed(where) & ~self.cold)[None]
-        hits = Hits.best(candidates, self.touches[candidates], min(k, len(self.catalog)))
-        found = hits.rows[0][: hits.counts[0]]
-        return Recommendations(
-            self._items(found, self.touches[found], self.touches[found], np.zeros(len(found))),
-            k,
-            shortage(k, int(hits.counts[0]), where, 0),
-        )
+        rerankers = chain(rerank)
+        best = self._best(self.touches, self._allowed(where) & ~self.cold)
+        listed, reason = self._listed(best, rerankers, k, where, 0)
+        items = self._items(listed.rows, listed.scores, listed.scores, np.zeros(len(listed)))
+        return Recommendations(items, k, reason)
 
     def similar_items(
-        self, item: Any, *, k: int = 10, space: Space = "blend", where: str | None = None
+        self,
+        item: Any,
+        *,
+        k: int = 10,
+        space: Space = "blend",
+        where: str | None = None,
+        rerank: Reranker | Sequence[Reranker] | None = None,
     ) -> Recommendations:
         """The items nearest to one, the item itself left out."""
         check_k(k)
-        if space not in SHARES:
-            raise InvalidInput(f"space is {space!r}; expected one of {', '.join(SHARES)}")
+        rerankers = chain(rerank)
+        check_space(space)
         row = self._live_row(item)
-        a, b = SHARES[space]
-        direction = self.item_factors[row] - self.mean_factor
-        along = self.item_factors @ direction - self.mean_factor @ direction
-        lengths = self._factor_norms * self._factor_norms[row]
-        behaviour = a * np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 1e-12)
-        text = b * (self.embeddings @ self.embeddings[row])
+        behaviour, text = self.likeness.to_all(row, space)
         if not (behaviour.any() or text.any()):
             return Recommendations((), k, f"0 of {k}: nothing is known of {item!r} in the space {space!r}")
-        score = behaviour + text
         allowed = self._allowed(where)
         allowed[row] = False
-        candidates = np.flatnonzero(allowed)[None]
-        hits = Hits.best(candidates, score[candidates].astype(np.float32), min(k, len(score)))
-        found = hits.rows[0][: hits.counts[0]]
-        items = self._items(found, score[found], behaviour[found], text[found])
-        return Recommendations(items, k, shortage(k, int(hits.counts[0]), where, 1))
+        listed, reason = self._listed(self._best(behaviour + text, allowed), rerankers, k, where, 1)
+        items = self._items(listed.rows, listed.scores, behaviour[listed.rows], text[listed.rows])
+        return Recommendations(items, k, reason)
 
     def audience(self, item: Any, *, k: int = 10) -> list[tuple[Any, float]]:
         """The known users an item would reach: (user id, score) of the k best who have not touched it."""
@@ -212,7 +202,7 @@ class Snapshot:
         behaviour = self.user_factors @ self.item_factors[row]
         # <profile, embedding> without building every profile: the history's items weigh in by their similarity.
         text = self.history @ (self.embeddings @ self.embeddings[row]) * self._profile_scale
-        behaviour += self.blend.trend * self.trend[row] * self.spread(self.user_factors)
+        behaviour += self.blend.trend * self.trend[row] * self.folding.spread(self.user_factors)
         score = (weights[:, 0] * behaviour + self.blend.scale * weights[:, 1] * text).astype(np.float32)
         score[self.history[:, [row]].toarray()[:, 0] > 0] = -np.inf
         hits = Hits.best(np.arange(len(score))[None], score[None], min(k, len(score)))
@@ -224,7 +214,7 @@ class Snapshot:
         by default the stored ones."""
         factors = self.user_factors[user_rows] if factors is None else factors
         profiles = blend.profiles(self.history[user_rows], self.embeddings)
-        return blend.queries(factors, profiles, self._user_weights[user_rows], self.spread(factors))
+        return blend.queries(factors, profiles, self._user_weights[user_rows], self.folding.spread(factors))
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -236,45 +226,26 @@ class Snapshot:
         """float32 [items, K + dim + 1], the indexed rows."""
         return blend.vectors(self.item_factors, self.embeddings, self.trend, self.blend)
 
-    def directions(self, rows: np.ndarray) -> np.ndarray:
-        """float32 [n, K + dim], whose cosine is the mean of both spaces' cosines, as in `similar_items`."""
-        factors = self.item_factors[rows]
-        factors = np.where(factors.any(axis=1, keepdims=True), factors - self.mean_factor, 0)
-        return np.concatenate([blend.unit(factors), self.embeddings[rows]], axis=1)
+    @cached_property
+    def likeness(self) -> Likeness:
+        """How alike items are."""
+        return Likeness(self.item_factors, self.embeddings, self.folding.mean_item)
 
     @cached_property
-    def fold_in(self) -> FoldIn:
-        """Row solves against the item factors, as in the fit: there, an item that nobody touched is next to nothing."""
-        return FoldIn.of(self.item_factors[~self.cold], self.objective, len(self.catalog))
+    def folding(self) -> Folding:
+        """The row solves."""
+        sides = self.history, self.user_factors, self.item_factors
+        made = Folding(*sides, self.objective, self.blend.newcomer)
+        return self.folded if self.folded is not None and made.same(self.folded) else made
 
-    @cached_property
-    def newcomers(self) -> FoldIn:
-        """Row solves for those who were not in the fit: they are held closer to the mean user."""
-        firmer = replace(self.objective, regularization=self.blend.newcomer * self.objective.regularization)
-        return replace(self.fold_in, objective=firmer)
-
-    def solver(self, expected: np.ndarray | None) -> FoldIn:
-        """For a row that is pulled to `expected`, None for a known user's."""
-        return self.fold_in if expected is None else self.newcomers
-
-    @cached_property
-    def mean_user(self) -> np.ndarray:
-        """float32 [K], whom somebody is expected to be of whom nothing is known: the users' mean factor."""
-        return self.user_factors.mean(axis=0, dtype=np.float64).astype(np.float32)
-
-    @cached_property
-    def balance(self) -> Balance:
-        """The discounts of the history's weights, as in the fit."""
-        return Balance.of(self.history, self.objective.activity_discount, self.objective.popularity_discount)
-
-    @cached_property
+    @property
     def cold(self) -> np.ndarray:
         """bool [items]: nobody has touched the item."""
-        return np.bincount(self.history.indices, minlength=len(self.catalog)) == 0
+        return self.folding.cold
 
     def ready(self) -> "Snapshot":
         """This snapshot, with all worked out that a first request would have to wait for."""
-        _ = self.fold_in, self.balance, self.spread, self._any_text
+        _ = self.folding.fold_in, self.folding.balance, self.folding.spread, self._any_text
         return self
 
     @cached_property
@@ -290,22 +261,8 @@ class Snapshot:
 
     @cached_property
     def _any_text(self) -> bool:
-        return bool(self.embeddings.any())
-
-    @cached_property
-    def spread(self) -> Spread:
-        """Standard deviations of behaviour scores over all items."""
-        return Spread.of(self.item_factors)
-
-    @cached_property
-    def mean_factor(self) -> np.ndarray:
-        """float32 [K], of the items that somebody touched."""
-        return self.item_factors[~self.cold].mean(axis=0)
-
-    @cached_property
-    def _factor_norms(self) -> np.ndarray:
-        """float32 [items], lengths of the item factors without their mean; 0 for an item without a factor."""
-        return np.linalg.norm(self.item_factors - self.mean_factor, axis=1) * self.item_factors.any(axis=1)
+        first = self.embeddings[:4096]  # without a look at the others, where it tells
+        return bool(first.any() or self.embeddings.any())
 
     @cached_property
     def _profile_scale(self) -> np.ndarray:
@@ -325,6 +282,25 @@ class Snapshot:
     def _allowed(self, where: str | None) -> np.ndarray:
         """bool [items]: not removed, and the condition holds."""
         return self.catalog.mask(where) & self.live
+
+    def _listed(
+        self, best: Callable[[int], Pool], rerankers: Sequence[Reranker], k: int, where: str | None, seen: int
+    ) -> tuple[Pool, str]:
+        """The list of k that re-rankers choose from the best candidates, and why it is short or not as wanted."""
+        # A search sets places aside for all it is asked for: no more than there are items.
+        listed, candidates, missing = choose(rerankers, k, len(self.catalog), best)
+        limits = shortage(k, min(k, candidates), where, seen)
+        return listed, "; ".join(filter(None, (limits, missing)))
+
+    def _best(self, scores: np.ndarray, allowed: np.ndarray) -> Callable[[int], Pool]:
+        """The best by scores, float32 [items], of those allowed, bool [items]."""
+        candidates = np.flatnonzero(allowed)[None]
+        return lambda n: self._pool(Hits.best(candidates, scores[candidates].astype(np.float32), n))
+
+    def _pool(self, hits: Hits) -> Pool:
+        """One query's hits as candidates."""
+        found = int(hits.counts[0])
+        return Pool(hits.rows[0][:found], hits.scores[0][:found], self.catalog, self.likeness.directions)
 
     def _live_row(self, item: Any) -> int:
         row = self.catalog.items.row(item, "item")
@@ -387,7 +363,7 @@ class Snapshot:
     def _shares(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """`Query.shares` of items by row."""
         found = Found(self.item_factors[rows], self.embeddings[rows], self._crowd(query, rows))
-        return query.shares(self.solver(query.expected), found, self.embeddings[query.rows], self.blend.scale)
+        return query.shares(self.folding.solver(query.expected), found, self.embeddings[query.rows], self.blend.scale)
 
     def _crowd(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """[rows]: what the trend adds to the behaviour score."""

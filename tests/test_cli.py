@@ -284,7 +284,10 @@ def test_recommend_what_is_trending(index: Path) -> None:
     assert len(ids(found)) == 5
     scores = [item["score"] for item in found["items"]]
     assert scores == sorted(scores, reverse=True) and scores[-1] > 0
-    assert "goes with --where and -k alone" in refused("recommend", index, "--trending", "--user", "u0", code=2)
+    told = refused("recommend", index, "--trending", "--user", "u0", code=2)
+    assert "goes with --where, -k, --diversity and --at-most alone" in told
+    few = answer("recommend", index, "--trending", "-k", "4", "--diversity", "0.5", "--at-most", "genres=1")
+    assert sorted(TOPICS[int(one[1:]) % 4] for one in ids(few)) == sorted(TOPICS)
 
 
 def test_similar_in_each_space(index: Path) -> None:
@@ -293,6 +296,10 @@ def test_similar_in_each_space(index: Path) -> None:
         assert len(ids(found)) == 4
         assert all(int(one[1:]) % 4 == 3 for one in ids(found)) and "m3" not in ids(found)
     assert "m30" in run("similar", index, "m2", "--space", "text", "-k", "31").stdout
+    plain = answer("similar", index, "m3", "-k", "8")
+    assert ids(answer("similar", index, "m3", "-k", "8", "--diversity", "0.9")) != ids(plain)
+    few = answer("similar", index, "m3", "-k", "8", "--at-most", "genres=2")
+    assert sorted(TOPICS[int(one[1:]) % 4] for one in ids(few)) == sorted([*TOPICS] * 2)
 
 
 def test_tables_for_people(index: Path) -> None:
@@ -360,7 +367,10 @@ def test_evaluate_prints_tables(files: Path) -> None:
         ("recommend {index} --user u1 --at-most genres=0", 2, ["--at-most", "at least 1"]),
         ("recommend {index} --user u1 --at-most genres=nan", 2, ["--at-most", "genres=nan"]),
         ("recommend {index} --user u1 --at-most genre=2", 65, ["'genre'", "genres"]),
-        ("recommend {index} --trending --at-most genres=2", 2, ["--trending"]),
+        ("recommend {index} --trending --at-most genres", 2, ["--at-most"]),
+        ("recommend {index} --all --out {tmp}/x --at-most genres=2", 2, ["--all"]),
+        ("similar {index} m1 --at-most genres=0", 2, ["--at-most", "at least 1"]),
+        ("similar {index} --all --out {tmp}/x --diversity 0.5", 2, ["--all"]),
         ("recommend {index}", 65, ["nothing to go by"]),
         ("recommend", 2, ["'index'"]),
         ("recommend {tmp}/none --user u1", 66, ["none", "geo-mf build"]),

@@ -481,7 +481,7 @@ def test_a_row_solve_is_that_of_a_refit_s_half_epoch(rec: gm.Recommender) -> Non
     assert priors.items is not None
     now = replace(now, prior=Predictor.linear(priors.items.fit(now.item_factors)))
     how = Settings(8, now.objective, 1, "cholesky")
-    fitted = fit(now.balance.user_rows(now.history), how, lambda: (now.user_factors, now.item_factors), priors)
+    fitted = fit(now.folding.balance.user_rows(now.history), how, lambda: (now.user_factors, now.item_factors), priors)
     items = solved_items(now, warm)
     # A fit turns its factors into an eigenbasis; inner products stay.
     assert items @ items.T == pytest.approx(fitted.items[warm] @ fitted.items[warm].T, abs=1e-4)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import ReadReport
 from geo_mf.errors import IncompatibleIndex
+from geo_mf.folding import Sums
 from geo_mf.store.binding import save
 from geo_mf.store.contents import StoredTable
 
@@ -129,6 +131,56 @@ def test_two_processes_hold_the_pages_of_an_array_once(tmp_path: Path) -> None:
         assert memory["Private_Dirty"] == "0"
     for process in two:
         process.communicate("\n")
+
+
+def assert_same_sums(one: Sums, other: Sums) -> None:
+    for name, array in one.arrays().items():
+        assert other.arrays()[name].dtype == array.dtype
+        assert np.array_equal(other.arrays()[name], array), name
+
+
+def test_what_row_solves_need_is_read_and_is_that_of_the_arrays(saved: Path, recommender: gm.Recommender) -> None:
+    now = gm.load(saved).now
+    assert now.folding.known is not None
+    assert isinstance(now.folding.fold_in.basis.base, np.memmap)
+    assert_same_sums(now.folding.sums, replace(now.folding, known=None).sums)
+    assert_same_sums(now.folding.sums, recommender.now.folding.sums)
+    balance = recommender.now.folding.balance
+    for name in ("user_counts", "item_counts"):
+        assert np.array_equal(getattr(now.folding.balance, name), getattr(balance, name))
+    assert now.folding.balance.scale == balance.scale
+
+
+def test_an_index_without_them_works_them_out_and_answers_alike(saved: Path, tmp_path: Path) -> None:
+    manifest, held = store.read_version(saved)
+    whole: dict[str, Any] = {**held.arrays, **{name: held.table(name) for name in held.tables}}
+    whole |= {name: bytes(blob) for name, blob in held.blobs.items()}
+    for name in (part.name for part in fields(Sums)):
+        del whole[name]
+    store.publish(tmp_path / "old", whole, manifest.meta)
+    old, new = gm.load(tmp_path / "old"), gm.load(saved)
+    assert old.now.folding.known is None
+    asked: list[dict[str, Any]] = [{"user": 103}, {"history": ["i1", "i2", "wet"]}, {"text": "boats", "user": 104}]
+    for ask in asked:
+        assert old.recommend(**ask) == new.recommend(**ask)
+
+
+def test_what_was_read_serves_no_longer_than_its_arrays(saved: Path) -> None:
+    rec = gm.load(saved)
+    rec.remove_items(["i0"])
+    assert rec.now.folding.known is not None, "no factor has changed"
+    rec.update_users(gm.Interactions.from_arrays([103, 999], ["i1", "i2"]))
+    assert rec.now.folding.known is None
+    assert_same_sums(rec.now.folding.sums, replace(rec.now.folding).sums)
+    before = rec.recommend(999)
+    save(rec, saved.parent / "written")
+    assert gm.load(saved.parent / "written").recommend(999) == before
+    objective = replace(rec.objective, regularization=2 * rec.objective.regularization)
+    loaded = gm.load(saved).now
+    assert replace(loaded, objective=objective).folding.known is None
+    assert replace(loaded, blend=replace(loaded.blend, newcomer=3.0)).folding.newcomers.objective == replace(
+        loaded.objective, regularization=3 * loaded.objective.regularization
+    )
 
 
 # --- what waits is what was opened -------------------------------------------------------------------------------

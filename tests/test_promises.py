@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import geo_mf as gm
 from geo_mf import store
 from geo_mf.cli.app import app
 from geo_mf.errors import GeoMFError, IncompatibleIndex, InvalidInput
+from geo_mf.folding import Sums
 from geo_mf.store.binding import save
 from geo_mf.store.layout import SCHEMA_VERSION
 
@@ -294,7 +295,7 @@ def test_an_index_of_a_layout_without_a_file_is_refused_by_its_name_or_does_with
             optional.add(name)
         except IncompatibleIndex as error:
             assert f"holds no {name}{suffixes[name]}. Build the index again." in str(error)
-    assert optional == {"live"}
+    assert optional == {"live", *(part.name for part in fields(Sums))}
 
 
 # --- row 16: the encoder ---------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Re-ranking: what holds for every list, then each re-ranker beside a plain reference, then the recommender's door."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -480,44 +481,77 @@ def test_fusion_holds_every_item_once_and_its_scores_fall(rankings: list[list[in
 
 # --- by the recommender ----------------------------------------------------------------------------------------------
 
-requests = st.fixed_dictionaries(
-    {"user": st.sampled_from(range(100, 124)), "k": st.integers(1, 30)},
-    optional={
-        "where": st.sampled_from(["year >= 1990", "topic == 1", "year < 1900"]),
-        "text": st.just("boats on the water"),
-        "exclude_seen": st.booleans(),
-    },
+ask = st.fixed_dictionaries(
+    {"k": st.integers(1, 30)}, optional={"where": st.sampled_from(["year >= 1990", "topic == 1", "year < 1900"])}
 )
+known = st.fixed_dictionaries(
+    {"user": st.sampled_from(range(100, 124))},
+    optional={"text": st.just("boats on the water"), "exclude_seen": st.booleans()},
+)
+alike = st.fixed_dictionaries(
+    {"item": st.sampled_from(["i0", "i7", "wet", "bare"])}, optional={"space": st.sampled_from(["factors", "text"])}
+)
+METHODS: dict[str, tuple[Callable[..., gm.Recommendations], st.SearchStrategy[dict[str, Any]]]] = {
+    "recommend": (gm.Recommender.recommend, known),
+    "similar_items": (gm.Recommender.similar_items, alike),
+    "trending": (gm.Recommender.trending, st.just({})),
+}
+"""What takes re-rankers, and what else it is asked with."""
+
+methods = pytest.mark.parametrize("method", METHODS)
+OF: dict[str, dict[str, Any]] = {"recommend": {"user": 100}, "similar_items": {"item": "i0"}, "trending": {}}
+"""One request of each."""
 
 
-@given(request=requests, diversity=st.floats(0, 1))
+@methods
+@given(data=st.data(), asked=ask, diversity=st.floats(0, 1))
 def test_filters_and_scores_are_as_without(
-    recommender: gm.Recommender, request: dict[str, Any], diversity: float
+    recommender: gm.Recommender, method: str, data: st.DataObject, asked: dict[str, Any], diversity: float
 ) -> None:
-    plain = recommender.recommend(**request)
-    assert recommender.recommend(**request, rerank=[]) == plain
-    assert recommender.recommend(**request, rerank=gm.MMR(0)) == plain
-    every = recommender.recommend(**{**request, "k": 40})
-    told = {item.id: item for item in every}
-    found = recommender.recommend(**request, rerank=[gm.MMR(diversity), gm.Exposure("topic", diversity)])
+    call, own = METHODS[method]
+    request = asked | data.draw(own)
+    plain = call(recommender, **request)
+    assert call(recommender, **request, rerank=[]) == plain
+    assert call(recommender, **request, rerank=gm.MMR(0)) == plain
+    told = {item.id: item for item in call(recommender, **{**request, "k": 40})}
+    found = call(recommender, **request, rerank=[gm.MMR(diversity), gm.Exposure("topic", diversity)])
     assert len(set(found.ids)) == len(found) == len(plain)
     for item in found:
         assert item.id in told, "neither a seen item nor one outside the condition"
         assert item.score == pytest.approx(told[item.id].score, abs=1e-6)
-        assert item.score == pytest.approx(item.behaviour + item.text, abs=1e-5)
+        assert (item.behaviour, item.text) == pytest.approx((told[item.id].behaviour, told[item.id].text), abs=1e-6)
     assert found.reason == plain.reason
 
 
-def test_removed_items_stay_away(recommender: gm.Recommender) -> None:
+@methods
+def test_a_reranker_chooses_from_more_than_the_list(recommender: gm.Recommender, method: str) -> None:
+    call = METHODS[method][0]
+    plain = call(recommender, **OF[method], k=6)
+    turned = call(recommender, **OF[method], k=6, rerank=lambda pool, k: gm.Reranked(np.arange(len(pool))[::-1]))
+    every = call(recommender, **OF[method], k=40)
+    assert turned.ids == every.ids[::-1][:6] != plain.ids
+    few = call(recommender, **OF[method], k=9, rerank=[gm.MMR(0.3), gm.Quota("topic", at_most=1)])
+    topics = [recommender.catalog.table.column("topic")[recommender.catalog.items.row(id)].as_py() for id in few.ids]
+    assert len(topics) == len(set(topics)) < 9
+    assert f"{len(few)} of 9: at most 1 per value of 'topic', among {len(every)} candidates" in few.reason
+    with pytest.raises(InvalidInput, match=r"expected a re-ranker such as MMR\(0.3\)"):
+        bad: Any = "mmr"
+        call(recommender, **OF[method], rerank=bad)
+    with pytest.raises(InvalidInput, match="no column 'topci'"):
+        call(recommender, **OF[method], rerank=gm.Quota("topci", at_most=2))
+
+
+@methods
+def test_removed_items_stay_away(recommender: gm.Recommender, method: str) -> None:
     live = recommender.live.copy()
-    live[recommender.catalog.items.rows(["i0", "wet"])] = False
-    found = changed(recommender, live=live).recommend(100, k=27, rerank=gm.MMR(0.8))
-    assert found.ids and not {"i0", "wet"} & set(found.ids)
+    live[recommender.catalog.items.rows(["i4", "wet"])] = False
+    found = METHODS[method][0](changed(recommender, live=live), **OF[method], k=27, rerank=gm.MMR(0.8))
+    assert found.ids and not {"i4", "wet"} & set(found.ids)
 
 
 def test_alike_is_what_similar_items_says(recommender: gm.Recommender) -> None:
     rows = recommender.catalog.items.rows(["i0", "i1", "i2", "wet", "bare"])
-    directions = recommender.now.directions(rows)
+    directions = recommender.now.likeness.directions(rows)
     lengths = np.linalg.norm(directions, axis=1)
     assert not lengths[-1]
     for one in range(4):

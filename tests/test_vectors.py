@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 import geo_mf as gm
 from geo_mf.cli.app import app
 from geo_mf.export import projector, vector_files, vector_rows
-from geo_mf.snapshot import SHARES
+from geo_mf.likeness import SHARES
 
 FORMATS = (".parquet", ".npy", ".npz", ".safetensors", ".faiss")
 HOSTILE = [

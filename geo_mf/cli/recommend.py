@@ -26,6 +26,17 @@ Out = Annotated[
     Path | None,
     typer.Option(help="With --all: a new folder, or one of the same job that was begun.", show_default=False),
 ]
+Diversity = Annotated[
+    float, typer.Option(min=0, max=1, help="How much unlikeness counts beside the score, from 0 to 1.")
+]
+AtMost = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN=N",
+        help="No more than N items with the same value of a column, such as author=2, or a share of the list, such "
+        "as author=0.3. Can be given again.",
+    ),
+]
 
 
 def recommend(
@@ -47,17 +58,8 @@ def recommend(
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items of the history in the list.")] = (
         False
     ),
-    diversity: Annotated[
-        float, typer.Option(min=0, max=1, help="How much unlikeness counts beside the score, from 0 to 1.")
-    ] = 0.0,
-    at_most: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COLUMN=N",
-            help="No more than N items with the same value of a column, such as author=2, or a share of the list, such "
-            "as author=0.3. Can be given again.",
-        ),
-    ] = None,
+    diversity: Diversity = 0.0,
+    at_most: AtMost = None,
     encoder: Annotated[
         str | None,
         typer.Option(help="Model that reads --text: a folder, or a hub name. By default the one that built the index."),
@@ -76,12 +78,13 @@ def recommend(
     To a known user (--user), to somebody new with a few clicks (--history), for a sentence (--text), or to any mix of
     these; to somebody of whom nothing is known, what everybody touches lately (--trending). To all known users: --all.
     """
-    asked = user is not None or history or text is not None or weights is not None or diversity or at_most
+    asked = user is not None or history or text is not None or weights is not None
     if trending and (asked or include_seen):
-        raise typer.BadParameter("goes with --where and -k alone", param_hint="--trending")
-    folder = everybody_into(everybody, out, "--where, -k and --include-seen" if asked or trending else None)
+        raise typer.BadParameter("goes with --where, -k, --diversity and --at-most alone", param_hint="--trending")
+    more = asked or trending or diversity or at_most
+    folder = everybody_into(everybody, out, "--where, -k and --include-seen" if more else None)
     shares = None if weights is None else _weights(weights)
-    limits = [_limit(one) for one in at_most or []]
+    limits = limits_of(at_most)
     compiled.keep()
     from geo_mf.store.binding import load
     from geo_mf.text.encoder import encoder_named
@@ -97,7 +100,7 @@ def recommend(
         return
     items = rec.catalog.items
     if trending:
-        found = rec.trending(k=k, where=where)
+        found = rec.trending(k=k, where=where, rerank=rerankers(diversity, limits))
     else:
         found = rec.recommend(
             None if user is None else rec.users.parse(user),
@@ -107,7 +110,7 @@ def recommend(
             where=where,
             weights=shares,
             exclude_seen=not include_seen,
-            rerank=_rerankers(diversity, limits),
+            rerank=rerankers(diversity, limits),
         )
     if output.json:
         output.data(found.to_dict() | {"index_version": rec.card["version"]})
@@ -150,6 +153,11 @@ def _weights(text: str) -> tuple[float, float]:
     return behaviour, words
 
 
+def limits_of(at_most: list[str] | None) -> list[tuple[str, int | float]]:
+    """What --at-most says, column by column; a usage error where it says nothing that can be meant."""
+    return [_limit(one) for one in at_most or []]
+
+
 def _limit(text: str) -> tuple[str, int | float]:
     """The column and the limit in "author=2" or "author=0.3"."""
     column, _, number = text.rpartition("=")
@@ -166,8 +174,8 @@ def _limit(text: str) -> tuple[str, int | float]:
     return column, limit
 
 
-def _rerankers(diversity: float, limits: list[tuple[str, int | float]]) -> "list[Reranker]":
-    """Diversity first: a quota keeps the order it finds, and holds to the end."""
+def rerankers(diversity: float, limits: list[tuple[str, int | float]]) -> "list[Reranker]":
+    """What --diversity and --at-most ask for. Diversity first: a quota keeps the order it finds, to the end."""
     if not diversity and not limits:
         return []
     from geo_mf.rerank.mmr import MMR

@@ -26,9 +26,10 @@ from geo_mf.export.folder import Folder, Part
 from geo_mf.factorize.fold_in_many import FoldInMany
 from geo_mf.geometry import blend
 from geo_mf.index.exact import Hits
+from geo_mf.likeness import SHARES, Space, check_space
 from geo_mf.recommendations import check_k
 from geo_mf.recommender import Recommender
-from geo_mf.snapshot import SHARES, Snapshot, Space
+from geo_mf.snapshot import Snapshot
 
 PART = 16_384
 """Users, or items, of one part."""
@@ -120,7 +121,7 @@ def recommend_all(
 
     def prepared(pool: ThreadPoolExecutor) -> "_Answer":
         vectors = blend.vectors(now.item_factors, now.embeddings, now.trend, now.blend)
-        candidates, fold = Rows.of(vectors, allowed), FoldInMany.of(now.fold_in, now.item_factors)
+        candidates, fold = Rows.of(vectors, allowed), FoldInMany.of(now.folding.fold_in, now.item_factors)
         return partial(_recommended, now, candidates, fold, k, exclude_seen, pool)
 
     job = _Job("recommend", now, rows, now.users, ("user_id", "item_id"), settings | {"users": ids}, part_size)
@@ -154,8 +155,7 @@ def similar_items_all(
     """
     now = rec.now
     k = min(_checked(k, part_size), len(now.catalog))
-    if space not in SHARES:
-        raise InvalidInput(f"space is {space!r}; expected one of {', '.join(SHARES)}")
+    check_space(space)
     rows, allowed = np.flatnonzero(now.live), now.catalog.mask(where) & now.live
     settings = {"k": k, "where": where, "space": space}
 
@@ -257,7 +257,7 @@ def _recommended(
     rows: np.ndarray,
 ) -> tuple[Hits, np.ndarray]:
     history = now.history[rows]
-    factors = fold.solve(now.balance.user_rows(history), now.user_factors[rows], pool)
+    factors = fold.solve(now.folding.balance.user_rows(history), now.user_factors[rows], pool)
     queries = now.queries(rows, factors)
     rank = factors.shape[1]
     speaks = np.any(queries[:, :rank] != 0, axis=1)
@@ -271,7 +271,7 @@ def _directions(now: Snapshot, space: Space) -> np.ndarray:
     """float32 [items, K + dim], one or both parts: rows whose inner products are the scores of `similar_items`."""
     a, b = np.sqrt(np.asarray(SHARES[space], np.float32))
     known = np.any(now.item_factors != 0, axis=1, keepdims=True)
-    behaviour = a * blend.unit((now.item_factors - now.mean_factor) * known)
+    behaviour = a * blend.unit((now.item_factors - now.folding.mean_item) * known)
     return np.concatenate([part for part, share in ((behaviour, a), (b * now.embeddings, b)) if share], axis=1)
 
 

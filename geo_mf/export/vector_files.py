@@ -30,8 +30,8 @@ from geo_mf.errors import InvalidInput
 from geo_mf.export import faiss_file, projector
 from geo_mf.export.vector_rows import IDS, Of, VectorRows, vector_column
 from geo_mf.files import replacing, replacing_both, sync_folder
+from geo_mf.likeness import Space
 from geo_mf.recommender import Recommender
-from geo_mf.snapshot import Space
 
 __all__ = ["VectorFile", "export_vectors"]
 

@@ -138,11 +138,11 @@ def _users(now: "Snapshot", space: str) -> _Make:
     from geo_mf.export.best import threads
     from geo_mf.factorize.fold_in_many import FoldInMany
 
-    fold = FoldInMany.of(now.fold_in, now.item_factors)
+    fold = FoldInMany.of(now.folding.fold_in, now.item_factors)
 
     def asked(rows: np.ndarray) -> np.ndarray:
         with ThreadPoolExecutor(threads()) as pool:
-            folded = fold.solve(now.balance.user_rows(now.history[rows]), now.user_factors[rows], pool)
+            folded = fold.solve(now.folding.balance.user_rows(now.history[rows]), now.user_factors[rows], pool)
         return now.queries(rows, folded)
 
     return asked, now.item_factors.shape[1] + now.embeddings.shape[1] + 1

@@ -16,8 +16,8 @@ from geo_mf.index.exact import valid_vectors
 if TYPE_CHECKING:
     import pandas
 
+    from geo_mf.likeness import Space
     from geo_mf.recommender import Recommender
-    from geo_mf.snapshot import Space
 
 __all__ = ["Vectors"]
 

@@ -147,18 +147,18 @@ def _queries(now: Snapshot) -> dict[str, np.ndarray]:
     users = np.sort(rng.permutation(len(now.users))[:PLANNED_QUERIES])
     factors = now.user_factors[users]
     profiles = blend.profiles(now.history[users], now.embeddings)
-    spread = now.spread(factors)
+    spread = now.folding.spread(factors)
     kinds = {"known users": now.queries(users)}
     has_text = bool(profiles.any())
     for a, b in BLENDS if has_text else BLENDS[:1]:
         weights = np.tile(np.asarray([[a, b]], np.float32), (len(users), 1))
         kinds[f"behaviour {a:g}, text {b:g}"] = blend.queries(factors, profiles, weights, spread)
     clicked = _first_clicks(now.history[users])
-    solved = now.fold_in.solve_rows(now.item_factors, now.balance.user_rows(clicked))
+    solved = now.folding.fold_in.solve_rows(now.item_factors, now.folding.balance.user_rows(clicked))
     few = now.blend.weights(CLICKS, typed=False)
     weights = np.tile(np.asarray([[few.behaviour, few.text]], np.float32), (len(users), 1))
     seen = blend.profiles(clicked, now.embeddings)
-    kinds[f"{CLICKS} clicks"] = blend.queries(solved, seen, weights, now.spread(solved))
+    kinds[f"{CLICKS} clicks"] = blend.queries(solved, seen, weights, now.folding.spread(solved))
     if has_text:
         items = np.flatnonzero(now.embeddings.any(axis=1))
         items = np.sort(items[rng.permutation(len(items))[:PLANNED_QUERIES]])

@@ -52,7 +52,7 @@ def refitted(now: Snapshot, iterations: int | None = None, show_progress: bool =
         progress=show_progress,
     )
     with all_cores():
-        balanced = now.balance.user_rows(now.history)
+        balanced = now.folding.balance.user_rows(now.history)
         Problem.of(balanced, now.features.shape[1]).plan(settings, timed=False).check(held=12 * now.history.nnz)
         priors = Priors.of(now.history, now.objective, record.prior_regularization, now.features)
         fitted = fit(balanced, settings, lambda: (now.user_factors, now.item_factors), priors)
@@ -90,5 +90,5 @@ def moved(before: Snapshot, after: Snapshot, iterations: int) -> RefitReport:
 
 def _nearest(now: Snapshot, able: np.ndarray, chosen: np.ndarray, k: int) -> np.ndarray:
     """int32 [n, k]: the nearest items by factors of some of the `able` ones, as `similar_items` has it."""
-    directions = blend.unit(now.item_factors[able] - now.mean_factor)
+    directions = blend.unit(now.item_factors[able] - now.folding.mean_item)
     return ExactIndex(directions).search(directions[chosen], k, exclude=[[at] for at in chosen.tolist()]).rows

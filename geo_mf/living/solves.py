@@ -12,14 +12,14 @@ from geo_mf.snapshot import Snapshot
 def solved_users(now: Snapshot, rows: np.ndarray) -> np.ndarray:
     """float32 [n, K]: the factors of these users, exact against the items that somebody touched."""
     with np.errstate(over="ignore"):  # a weight beyond float32 gives no finite factor, which is refused
-        histories = now.balance.user_rows(now.history[rows])
-    return now.fold_in.solve_rows(now.item_factors, histories)
+        histories = now.folding.balance.user_rows(now.history[rows])
+    return now.folding.fold_in.solve_rows(now.item_factors, histories)
 
 
 def solved_items(now: Snapshot, rows: np.ndarray) -> np.ndarray:
     """float32 [n, K]: the factors of these items, exact against all users, pulled to what their features say."""
     with np.errstate(over="ignore"):  # as above
-        histories = now.balance.item_rows(sparse.csr_array(now.history[:, rows].T))
+        histories = now.folding.balance.item_rows(sparse.csr_array(now.history[:, rows].T))
     fold = FoldIn.of(now.user_factors, now.objective)
     expected = now.prior(now.features[rows])
     return fold.solve_rows(now.user_factors, histories, expected)

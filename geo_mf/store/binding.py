@@ -1,7 +1,7 @@
 """A Recommender as the contents of an artefact, and back."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import ReadReport
 from geo_mf.errors import IncompatibleIndex, InvalidInput
 from geo_mf.factorize.ials import Objective
+from geo_mf.folding import Folding, Sums
 from geo_mf.geometry.blend import Blend, Weights
 from geo_mf.geometry.features import Filling
 from geo_mf.geometry.predictor import Predictor, Shape
@@ -37,7 +38,7 @@ def save(rec: Recommender, out: str | Path) -> str:
         InvalidInput: its index cannot be stored, Parquet cannot hold a column of its catalogue, or as in `publish`.
         OSError: as in `publish`.
     """
-    now = rec.now
+    now = replace(rec.now, folded=rec.now.folding)
     now = absorbed(now, Wanted.of(now.card))  # what was written since the index was made goes into it
     index_contents, index_settings = files(now.index)
     contents: dict[str, np.ndarray | pa.Table | bytes] = {
@@ -57,6 +58,7 @@ def save(rec: Recommender, out: str | Path) -> str:
         "history_starts": now.history.indptr.astype(np.int64),
         "history_items": now.history.indices.astype(np.int32),
         "history_weights": now.history.data,
+        **now.folding.sums.arrays(),
         **index_contents,
     }
     try:
@@ -95,14 +97,23 @@ def load(
     encoder = None if encoder is None else _replacement(encoder, meta["encoder"], path, other_encoder)
     items, users = _ids(contents.stored("item_ids")), _ids(contents.stored("user_ids"))
     factors, embeddings = contents.array("item_factors"), contents.array("embeddings")
-    size, dim = len(items), factors.shape[1] + embeddings.shape[1] + 1
+    size, rank = len(items), factors.shape[1]
+    dim = rank + embeddings.shape[1] + 1
     if meta.get("index", {}).get("kind") == "approximate":
         _check_codes(contents, manifest)
+    folded = Folding(
+        _history(contents, len(users), size),
+        contents.array("user_factors"),
+        factors,
+        Objective(**meta["objective"]),
+        meta["blend"].get("newcomer", 1.0),
+        Sums.held(contents.arrays, size, rank),
+    )
     now = Snapshot(
         users=users,
         catalog=_catalog(items, contents, meta["catalog"]),
-        history=_history(contents, len(users), size),
-        user_factors=contents.array("user_factors"),
+        history=folded.history,
+        user_factors=folded.user_factors,
         item_factors=factors,
         embeddings=embeddings,
         prior=Predictor(
@@ -113,7 +124,7 @@ def load(
         ),
         attributes=Attributes.from_spec(meta["prior"]["attributes"]),
         filling=Filling(*np.split(contents.array("filling"), [embeddings.shape[1]])),
-        objective=Objective(**meta["objective"]),
+        objective=folded.objective,
         touches=contents.array("touches"),
         trend=contents.array("trend"),
         live=contents.array("live") if "live" in contents.arrays else np.ones(size, bool),
@@ -122,6 +133,7 @@ def load(
         fingerprint=meta["encoder"]["fingerprint"],
         index=opened(contents.blob("index"), contents.arrays, meta.get("index"), size, dim),
         card=meta["card"] | {"version": manifest.version, "created": manifest.created.isoformat()},
+        folded=folded,
     )
     return Recommender(now)
 
