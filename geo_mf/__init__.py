@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from geo_mf.data.catalog import Catalog
     from geo_mf.data.ids import IdMap
     from geo_mf.data.interactions import Interactions
-    from geo_mf.data.read import read_catalog, read_interactions
+    from geo_mf.data.read import read_catalog, read_interactions, read_users
     from geo_mf.errors import (
         DoesNotFit,
         FitDiverged,
@@ -72,6 +72,7 @@ _HOME = {
     "Interactions": "data.interactions",
     "read_catalog": "data.read",
     "read_interactions": "data.read",
+    "read_users": "data.read",
     "BiasedMF": "factorize.biased",
     "GradientMF": "factorize.gradient_mf",
     "IALS": "factorize.estimators",
@@ -159,6 +160,7 @@ __all__ = [
     "plan_compression",
     "read_catalog",
     "read_interactions",
+    "read_users",
     "read_vectors",
     "recommend_all",
     "save",

@@ -99,13 +99,13 @@ class Folding:
 
     @cached_property
     def newcomers(self) -> FoldIn:
-        """Row solves for those who were not in the fit: they are held closer to the mean user."""
+        """Row solves for those who were not in the fit: they are held closer to what is expected of them."""
         firmer = replace(self.objective, regularization=self.newcomer * self.objective.regularization)
         return replace(self.fold_in, objective=firmer)
 
-    def solver(self, expected: np.ndarray | None) -> FoldIn:
-        """For a row that is pulled to `expected`, None for a known user's."""
-        return self.fold_in if expected is None else self.newcomers
+    def solver(self, new: bool) -> FoldIn:
+        """For somebody who was not in the fit, or for a known user."""
+        return self.newcomers if new else self.fold_in
 
     @cached_property
     def mean_user(self) -> np.ndarray:

@@ -75,7 +75,9 @@ class Query:
         text: float32 [dim], the typed text's embedding, else the history's profile; zero when there is neither.
         weights: a and b.
         trend: sigma_u where what everybody touches lately counts, 0 for somebody who typed a text.
-        expected: float32 [K] or None, the factor that the row solve pulls a new user's to.
+        expected: float32 [K] or None, the factor that the row solve pulls to.
+        told: whether that is what is known of this user, and not the mean user.
+        new: whether the row solve is a newcomer's.
     """
 
     rows: np.ndarray
@@ -87,6 +89,8 @@ class Query:
     weights: Weights
     trend: float
     expected: np.ndarray | None = None
+    told: bool = False
+    new: bool = False
 
     @property
     def vector(self) -> np.ndarray:
@@ -100,8 +104,8 @@ class Query:
         return len(self.system.factors) > len(self.rows)
 
     def shares(self, fold_in: FoldIn, found: Found, history: np.ndarray, scale: float) -> np.ndarray:
-        """What each item of the history, the description and last the crowd (the trend, and the mean user that a new
-        one begins as) added to each score.
+        """What each item of the history, the description, what is known of the user and last the crowd (the trend, and
+        the mean user that a new one begins as) added to each score.
 
         Args:
             fold_in: the row solves.
@@ -110,7 +114,7 @@ class Query:
             scale: of the text part.
 
         Returns:
-            float64 [n + described + 1, m]; a column sums to the score.
+            float64 [n + described + told + 1, m]; a column sums to the score.
         """
         targets = found.embeddings.astype(np.float64)
         parts = np.zeros((len(self.rows) + self.described, len(targets)))
@@ -122,11 +126,12 @@ class Query:
             parts[: len(own)] = own @ targets.T / (length if length > 1e-12 else np.inf)
         each = fold_in.contributions(self.system.factors, self.system.weights, found.factors)
         behaviour = self.system.wanted[:, None] * each
-        crowd = found.trend
+        begun = np.zeros(len(targets))
         if self.expected is not None:
-            crowd = crowd + found.factors @ self.behaviour - behaviour.sum(axis=0)
+            begun = found.factors @ self.behaviour - behaviour.sum(axis=0)
+        others = [begun, found.trend] if self.told else [begun + found.trend]
         a, b = self.weights.behaviour, self.weights.text * scale
-        return np.vstack([a * behaviour + b * parts, a * crowd])
+        return np.vstack([a * behaviour + b * parts, *(a * other for other in others)])
 
     def because(
         self, shares: np.ndarray, history: Sequence[tuple[Any, str]], reasons: int | None
@@ -134,13 +139,14 @@ class Query:
         """For each of m items, what added most to its score; without a number, everything that is in it.
 
         Args:
-            shares: float64 [n + described + 1, m], as `shares` gives them.
+            shares: float64 [n + described + told + 1, m], as `shares` gives them.
             history: n pairs (id, title).
             reasons: how many at most, each of them positive; None for all, the negative ones too.
         """
         names = list(history)
         names += [(None, "what you typed" if self.typed is not None else "the attributes you named")] * self.described
-        names.append((None, "popular lately" if self.expected is None else "popular"))
+        names += [(None, "what is known of you")] * self.told
+        names.append((None, "popular lately" if self.expected is None or self.told else "popular"))
         best = np.argsort(-shares, axis=0, kind="stable")[:reasons]
         return [
             tuple(

@@ -52,6 +52,7 @@ class Recommender(View):
         history: Clicks | None = None,
         text: str | None = None,
         attributes: Mapping[str, Any] | None = None,
+        user_attributes: Mapping[str, Any] | None = None,
         k: int = 10,
         where: str | None = None,
         weights: tuple[float, float] | None = None,
@@ -62,12 +63,17 @@ class Recommender(View):
 
         Args:
             user: a known user's id. The user's factor is folded in from the stored history and, if given, `history`.
+                Also the id of somebody of whom the build's table of users (`build(users=)`) knows no more than
+                attributes.
             history: ids of items, or a mapping from id to weight: 1 is one ordinary interaction, -1 a dislike, which
                 says that the item ought to score nothing: it takes away from what is like it, as far as the rest
                 speaks for that. It stands against clicks on the same item.
             text: a sentence. It counts as one more item of the history, and as the text to look for.
             attributes: values of the columns that the build took as features (`BuildConfig.attributes`), such as
                 {"genres": ["drama"], "year": 1994}. With the text, they describe one more item of the history.
+            user_attributes: what is known of the user, by the columns of the build's table of users, such as
+                {"age": 34, "country": "NO"}; in the place of what that table says. A new user begins as what they let
+                one expect, and not as the mean user.
             k: how many items.
             where: a condition over the catalogue's columns, such as "year >= 1990 and 'Drama' in genres"; it acts
                 inside the search.
@@ -90,6 +96,7 @@ class Recommender(View):
             history=history,
             text=text,
             attributes=attributes,
+            user_attributes=user_attributes,
             k=k,
             where=where,
             weights=weights,
@@ -104,10 +111,13 @@ class Recommender(View):
         history: Clicks | None = None,
         text: str | None = None,
         attributes: Mapping[str, Any] | None = None,
+        user_attributes: Mapping[str, Any] | None = None,
         weights: tuple[float, float] | None = None,
     ) -> Query:
         """What `recommend` searches with. Arguments and errors as there."""
-        return self.now.query(user, history=history, text=text, attributes=attributes, weights=weights)
+        return self.now.query(
+            user, history=history, text=text, attributes=attributes, user_attributes=user_attributes, weights=weights
+        )
 
     def explain(
         self,
@@ -117,20 +127,25 @@ class Recommender(View):
         history: Clicks | None = None,
         text: str | None = None,
         attributes: Mapping[str, Any] | None = None,
+        user_attributes: Mapping[str, Any] | None = None,
         weights: tuple[float, float] | None = None,
     ) -> Recommendation:
         """One item's score for what `recommend` takes, and all of its reasons.
 
         Returns:
             score = behaviour + text; and the shares in `because`, of every item of the history, of what was typed or
-            named and of the crowd, strongest first, the negative ones too, sum to the score.
+            named, of what is known of the user and of the crowd, strongest first, the negative ones too, sum to the
+            score.
 
         Raises:
             UnknownId: no such item, or as in `recommend`.
             InvalidInput, IncompatibleIndex: as in `recommend`.
         """
         now = self.now
-        return now.explain(item, now.query(user, history=history, text=text, attributes=attributes, weights=weights))
+        query = now.query(
+            user, history=history, text=text, attributes=attributes, user_attributes=user_attributes, weights=weights
+        )
+        return now.explain(item, query)
 
     def trending(
         self, *, k: int = 10, where: str | None = None, rerank: Reranker | Sequence[Reranker] | None = None

@@ -30,6 +30,7 @@ from geo_mf.recommendations import Because, Recommendation, Recommendations, che
 from geo_mf.rerank.pool import Pool, Reranker, chain, choose
 from geo_mf.text.encoder import TextEncoder
 from geo_mf.text.stand_in import StandIn
+from geo_mf.told import Told
 
 REASONS = 3
 """Items of the history that `because` names."""
@@ -63,6 +64,7 @@ class Snapshot:
         index: over `blend.vectors`.
         card: what was built, from what, and how good it is (JSON).
         folded: row solves that were prepared before; they serve as long as they are of these very arrays.
+        told: what is known of users beside what they touched; None in an index that was built without.
     """
 
     users: IdMap
@@ -84,6 +86,7 @@ class Snapshot:
     index: VectorIndex
     card: Mapping[str, Any]
     folded: Folding | None = None
+    told: Told | None = None
 
     def recommend(
         self,
@@ -92,6 +95,7 @@ class Snapshot:
         history: Clicks | None = None,
         text: str | None = None,
         attributes: Mapping[str, Any] | None = None,
+        user_attributes: Mapping[str, Any] | None = None,
         k: int = 10,
         where: str | None = None,
         weights: tuple[float, float] | None = None,
@@ -101,7 +105,9 @@ class Snapshot:
         """The best items for a known user, for a few clicks, for a sentence, or for any mix of them."""
         check_k(k)
         rerankers = chain(rerank)
-        query = self.query(user, history=history, text=text, attributes=attributes, weights=weights)
+        query = self.query(
+            user, history=history, text=text, attributes=attributes, user_attributes=user_attributes, weights=weights
+        )
         allowed = None if where is None and self.live.all() else self._allowed(where)
         seen = query.rows if exclude_seen else query.rows[:0]
         if not self._speaks(query):
@@ -122,18 +128,22 @@ class Snapshot:
         history: Clicks | None = None,
         text: str | None = None,
         attributes: Mapping[str, Any] | None = None,
+        user_attributes: Mapping[str, Any] | None = None,
         weights: tuple[float, float] | None = None,
     ) -> Query:
         """What `recommend` searches with."""
-        rows, clicks = self._history(user, history)
+        at = self._known(user)
+        rows, clicks = self._history(at, history)
+        told = self._told(user, at, user_attributes)
         if text is not None and not isinstance(text, str):
             raise InvalidInput(f"text is {text!r}, a {type(text).__name__}; expected a sentence")
         words = (text or "").strip()
         asked = self.attributes.encode_one({} if attributes is None else attributes)
-        if not len(rows) and not words and not asked.any():
+        if not len(rows) and not words and not asked.any() and told is None:
             raise InvalidInput(
                 "nothing to go by: the history is empty and there is no text; give user=, history= (ids of items), "
-                "text= (a sentence) or attributes= that some item has, or ask for trending()"
+                "text= (a sentence), attributes= that some item has or user_attributes= that some user has, or ask "
+                "for trending()"
             )
         typed = self._encode(words) if words else None
         looked_for = (
@@ -143,13 +153,16 @@ class Snapshot:
         )
         chosen = Weights.of(weights) if weights is not None else self.blend.weights(len(rows), typed is not None)
         system = System.of(rows, clicks, self.item_factors[rows], self._described(typed, asked), self.folding.balance)
-        # Somebody new who shows what they like is like everybody else until the clicks say otherwise: with one click,
-        # the posterior mean is near the mean user. Who only describes what they look for is taken at their word, and
-        # known users are as the fit had them.
-        expected = self.folding.mean_user if user is None and self.item_factors[rows].any() else None
-        behaviour = self.folding.solver(expected).solve(system.factors, system.weights, expected, system.wanted)
+        # Somebody new who shows what they like is like others of their kind, or like everybody else, until the clicks
+        # say otherwise: with one click, the posterior mean is near the mean user. Who only describes what they look for
+        # is taken at their word, and known users are as the fit had them.
+        everybody = self.folding.mean_user if at is None and self.item_factors[rows].any() else None
+        expected = everybody if told is None else told
+        new = at is None and expected is not None
+        behaviour = self.folding.solver(new).solve(system.factors, system.weights, expected, system.wanted)
         trend = float(self.folding.spread(behaviour[None])[0]) if typed is None else 0.0
-        return Query(rows, clicks, typed, system, behaviour, looked_for, chosen, trend, expected)
+        parts = (rows, clicks, typed, system, behaviour, looked_for, chosen, trend)
+        return Query(*parts, expected, told is not None, new)
 
     def _described(self, typed: np.ndarray | None, asked: np.ndarray) -> np.ndarray | None:
         """float32 [K], the factor that an item of this text and these attributes would have; None without either."""
@@ -308,10 +321,32 @@ class Snapshot:
             raise UnknownId(f"item: {item!r} was removed from this index; add_items brings it back")
         return row
 
-    def _history(self, user: Any, history: Clicks | None) -> tuple[np.ndarray, np.ndarray]:
+    def _known(self, user: Any) -> int | None:
+        """The row of a known user; None for nobody, and for somebody of whom only attributes are known."""
+        if user is None or (self.told is not None and user not in self.users and user in self.told.people.ids):
+            return None
+        return self.users.row(user, "user")
+
+    def _told(self, user: Any, at: int | None, given: Mapping[str, Any] | None) -> np.ndarray | None:
+        """float32 [K]: what is to be expected by what is known of somebody, `given` before what the index knows of the
+        user; None if that is nothing."""
+        if self.told is None:
+            if given is not None:
+                raise InvalidInput("this index knows nothing of users beside what they touched: build(..., users=...)")
+            return None
+        if given is not None:
+            found = self.told.of_features(self.told.people.attributes.encode_one(given, "user"))
+        elif at is not None:
+            found = self.told.of_users[at]
+        elif user is not None:
+            found = self.told.of_person(user)
+        else:
+            return None
+        return found if found.any() else None
+
+    def _history(self, at: int | None, history: Clicks | None) -> tuple[np.ndarray, np.ndarray]:
         rows, clicks = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        if user is not None:
-            at = self.users.row(user, "user")
+        if at is not None:
             span = slice(self.history.indptr[at], self.history.indptr[at + 1])
             rows, clicks = self.history.indices[span].astype(np.int64), self.history.data[span]
         if history is None:
@@ -363,7 +398,7 @@ class Snapshot:
     def _shares(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """`Query.shares` of items by row."""
         found = Found(self.item_factors[rows], self.embeddings[rows], self._crowd(query, rows))
-        return query.shares(self.folding.solver(query.expected), found, self.embeddings[query.rows], self.blend.scale)
+        return query.shares(self.folding.solver(query.new), found, self.embeddings[query.rows], self.blend.scale)
 
     def _crowd(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """[rows]: what the trend adds to the behaviour score."""

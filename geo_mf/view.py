@@ -14,6 +14,7 @@ from geo_mf.geometry.predictor import Predictor
 from geo_mf.index.exact import VectorIndex
 from geo_mf.snapshot import Snapshot
 from geo_mf.text.encoder import TextEncoder
+from geo_mf.told import Told
 
 __all__ = ["View"]
 
@@ -81,6 +82,11 @@ class View:
     def blend(self) -> Blend:
         """Scale of the text part, default weights, weight of the trend."""
         return self.now.blend
+
+    @property
+    def told(self) -> Told | None:
+        """What is known of users beside what they touched; None in an index that was built without."""
+        return self.now.told
 
     @property
     def encoder(self) -> TextEncoder:

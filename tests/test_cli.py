@@ -159,6 +159,25 @@ def test_a_bad_name_is_told_before_anything_is_read(tmp_path: Path) -> None:
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
+def test_a_table_of_users(files: Path, tmp_path: Path) -> None:
+    import csv
+
+    with (files / "ratings.csv").open() as source:
+        name, ids = RATINGS[RATINGS.index("--user-col") + 1], set[str]()
+        ids.update(row[name] for row in csv.DictReader(source))
+    users = tmp_path / "users.csv"
+    users.write_text(
+        "\n".join([f"{name},age,mail", *(f"{id},{20 + len(id)},{id}@x" for id in sorted(ids)), "new,30,n@x"])
+    )
+    more = ("--users", users, "--user-attributes", "age", "--out", tmp_path / "films")
+    assert answer("build", *inputs(files), *SMALL, *more, "--dry-run")["people"] == len(ids) + 1
+    result = run("build", *inputs(files), *SMALL, *more)
+    line = next(line for line in result.stdout.splitlines() if line.startswith("users in the table of users"))
+    assert line.split()[-1] == str(len(ids) + 1)
+    assert len(answer("recommend", tmp_path / "films", "--user", "new", "-k", "3")["items"]) == 3
+    assert b"@x" not in (tmp_path / "films" / "v000001" / "people.parquet").read_bytes(), "only what was named is kept"
+
+
 def test_options_are_the_settings_of_a_build() -> None:
     assert Settings().config() == BuildConfig()
     assert set(Settings.__dataclass_fields__) == {

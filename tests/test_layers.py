@@ -17,7 +17,7 @@ ROOT = Path(geo_mf.__file__).parent
 HOUSE = ROOT.parent / "docs" / "house.md"
 ORDER = (
     "errors < threads | files < data < text | geometry | index < factorize < rerank < recommendations < query "
-    "< folding | likeness < snapshot < living < view < recommender < store < builder < evaluation "
+    "< folding | likeness | told < snapshot < living < view < recommender < store < builder < evaluation "
     "< comparison | export | plot < report < serve < cli"
 )
 LAYER = {room.strip(): place for place, layer in enumerate(ORDER.split("<")) for room in layer.split("|")}

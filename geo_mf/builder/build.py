@@ -17,6 +17,8 @@ from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import Interactions
+from geo_mf.data.people import People
+from geo_mf.data.read import Source, read_users
 from geo_mf.data.weighting import Weighting
 from geo_mf.errors import InvalidInput
 from geo_mf.factorize import matrices
@@ -26,6 +28,7 @@ from geo_mf.geometry.features import Filling
 from geo_mf.geometry.predictor import Shape
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.living.indexing import Wanted, indexed
+from geo_mf.living.solves import with_people
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
 from geo_mf.store.binding import save
@@ -52,6 +55,7 @@ def build(
     interactions: Interactions,
     catalog: Catalog | None = None,
     *,
+    users: People | Source | None = None,
     out: str | Path | None = None,
     config: BuildConfig | None = None,
     encoder: TextEncoder | None = None,
@@ -62,6 +66,8 @@ def build(
     Args:
         interactions: who touched what. Rows whose item the catalogue does not list are left out and counted.
         catalog: the items, with their texts. None: the items of the interactions, without text.
+        users: what is known of users: people, or what `read_users` takes, with the column names it expects. Users who
+            touched nothing may be among them; of users who are not, nothing is known but what they touched.
         out: the index's folder; its last part is the index's name.
         config: settings; by default BuildConfig().
         encoder: overrides `config.encoder`.
@@ -73,11 +79,14 @@ def build(
         OSError: the index could not be written; an older version of it is untouched.
     """
     config = config or BuildConfig()
+    people = users if users is None or isinstance(users, People) else read_users(users)
+    if people is not None and config.user_attributes is not None:
+        people = people.only(config.user_attributes)
     if out is not None:
         LAYOUT.checked_root(out)  # a bad name is told before the work, not after it
     clock = _Clock()
     with limited(config.threads):
-        rec = _built(interactions, catalog, config, encoder, show_progress, clock)
+        rec = _built((interactions, catalog, people), config, encoder, show_progress, clock)
     if out is not None:
         with clock.step("publish"):
             save(rec, out)
@@ -85,13 +94,13 @@ def build(
 
 
 def _built(
-    interactions: Interactions,
-    catalog: Catalog | None,
+    given: tuple[Interactions, Catalog | None, People | None],
     config: BuildConfig,
     encoder: TextEncoder | None,
     show_progress: bool,
     clock: _Clock,
 ) -> Recommender:
+    interactions, catalog, people = given
     catalog = catalog if catalog is not None else Catalog.from_ids(interactions.items)
     data = training(interactions, catalog, config)
     matrix, datetimes = data.matrix, data.datetimes
@@ -103,6 +112,8 @@ def _built(
     described = attributes.encode(catalog.table)
     filling = Filling.of(embeddings, described)
     items = Described(embeddings, filling.features(embeddings, described))
+    if people is not None:
+        _check_known(people, data.users)
     found = Learned(Blend(1.0), Shape(0.0, config.prior_regularization))
     with clock.step("learn the blend"):
         if config.learn_blend:
@@ -151,9 +162,23 @@ def _built(
         index=FaissIndex(np.zeros((0, 1))),  # none yet: it is planned with the queries of all the rest
         card=card,
     )
+    if people is not None:
+        card["people"] = len(people)
+        with clock.step("learn from users' attributes"):
+            now = with_people(now, people, config.prior_regularization)
     with clock.step("index"):
         now = indexed(now, Wanted.of(card), config.seed)
     return Recommender(now)
+
+
+def _check_known(people: People, users: IdMap) -> None:
+    """InvalidInput where nothing is said of any user to learn from: ids of another form, most often."""
+    if not people.features_of(users).any():
+        some, theirs = (ids.take(range(min(3, len(ids)))) for ids in (users, people.ids))
+        raise InvalidInput(
+            f"the table of users says nothing of the {len(users)} users of the interactions (they are {some}, its own "
+            f"are {theirs}): bring the ids to the same form, or leave it out"
+        )
 
 
 @dataclass(frozen=True, eq=False)

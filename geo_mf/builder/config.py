@@ -46,6 +46,8 @@ class BuildConfig(BaseModel):
     """Learn how much text, cold items and the trend should count; costs one more fit, with datetimes three."""
     attributes: tuple[str, ...] = ()
     """Columns of the catalogue that are features beside the text: categories, lists, numbers, dates."""
+    user_attributes: tuple[str, ...] | None = None
+    """Columns of the table of users that count; None: all of them."""
     cold_share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the interactions to come that you expect for items nobody has touched yet; it decides how high they
     stand among the others. None: with datetimes, what such items got in the past, else a half."""
@@ -66,7 +68,7 @@ class BuildConfig(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random choice."""
 
-    @field_validator("attributes", mode="before")
+    @field_validator("attributes", "user_attributes", mode="before")
     @classmethod
     def _columns(cls, given: Any) -> Any:
         """A string names columns separated by commas, as on the command line."""

@@ -24,11 +24,18 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder of the index; its last part is the name.", show_default=False)],
     settings: Settings,
     output: Output,
+    users: Annotated[
+        Path | None,
+        typer.Option(
+            help="What is known of users, one row each, with --user-col: numbers, dates, categories, lists.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check everything, say what would be built, write nothing.")
     ] = False,
 ) -> None:
-    """Build an index from two files and publish it.
+    """Build an index from two files, or three, and publish it.
 
     Every option can also be set in the environment, as GEO_MF_ and its name in capitals, or in a TOML file (--config).
     """
@@ -40,15 +47,16 @@ def build(
     LAYOUT.checked_root(out)  # a bad name is told now, and not after the work is done
     config = settings.config()
     interactions, catalog = sources.read_interactions(), sources.read_catalog()
+    people = None if users is None else sources.read_users(users)
     _note_bad_rows(output, sources, interactions, catalog)
     if dry_run:
-        plan = _plan(interactions, catalog, config)
+        plan = _plan(interactions, catalog, config) | ({} if people is None else {"people": len(people)})
         if output.json:
             output.data(plan | {"out": str(out), "dry_run": True})
         output.say(f"would build {out}; nothing was written")
         output.table(("", ""), [(name.replace("_", " "), _cell(value)) for name, value in plan.items()])
         return
-    rec = builder.build(interactions, catalog, out=out, config=config, show_progress=output.progress)
+    rec = builder.build(interactions, catalog, users=people, out=out, config=config, show_progress=output.progress)
     from geo_mf.store import read_version  # the version just published, as a reader finds it
 
     manifest, _ = read_version(out, check="quick")
@@ -64,6 +72,7 @@ def card_rows(card: "Mapping[str, Any]") -> list[tuple[str, str]]:
     return [
         ("users", f"{card['users']:,}"),
         ("items", f"{card['items']:,} ({card['cold_items']:,} nobody touched yet)"),
+        *([("users in the table of users", f"{card['people']:,}")] if "people" in card else []),
         ("items without text", f"{card['items_without_text']:,}"),
         ("interactions", f"{card['interactions']:,}"),
         ("left out, not in the catalogue", f"{card['unlisted_interactions']:,}"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from geo_mf.builder.config import BuildConfig
     from geo_mf.data.catalog import Catalog
     from geo_mf.data.interactions import Interactions
+    from geo_mf.data.people import People
 
 __all__ = ["Settings", "Sources"]
 
@@ -26,7 +27,7 @@ class Sources:
     items: Annotated[
         Path | None, typer.Option(help="The catalogue, one row an item. Without it, items have no text.")
     ] = None
-    user_col: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id"
+    user_col: Annotated[str, typer.Option(help="Column of user ids, in every file that has them.")] = "user_id"
     item_col: Annotated[str, typer.Option(help="Column of item ids, in both files.")] = "item_id"
     weight_col: Annotated[str | None, typer.Option(help="Column of weights; by default 'weight' if it is there.")] = (
         None
@@ -79,6 +80,12 @@ class Sources:
             duplicates=self.duplicate_items,
             max_bad_rows=self.max_bad_rows,
         )
+
+    def read_users(self, path: Path) -> "People":
+        """What is known of users. Errors as in `geo_mf.data.read.read_users`."""
+        from geo_mf.data.read import read_users
+
+        return read_users(path, user_col=self.user_col)
 
     def read_listed(self, output: Output) -> "tuple[Interactions, Catalog, int]":
         """Interactions with items of the catalogue, the catalogue (without --items of their items), and how many rows
@@ -144,6 +151,9 @@ class Settings:
     attributes: Annotated[
         str, typer.Option(help="Columns, separated by commas, that are features beside the text: genres,year.")
     ] = ""
+    user_attributes: Annotated[
+        str | None, typer.Option(help="Columns of --users, separated by commas, that count; by default all.")
+    ] = None
     cold_share: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Share of the interactions to come that you expect for cold items."),

@@ -120,21 +120,25 @@ class Attributes:
         ]
         return np.concatenate(blocks, axis=1) if blocks else np.zeros((table.num_rows, 0), np.float32)
 
-    def encode_one(self, given: Mapping[str, Any]) -> np.ndarray:
-        """Features float32 [dim] of what somebody asks for, such as {"genre": ["drama", "comedy"], "year": 1994}.
+    def encode_one(self, given: Mapping[str, Any], of: Literal["item", "user"] = "item") -> np.ndarray:
+        """Features float32 [dim] of what somebody asks for, such as {"genre": ["drama", "comedy"], "year": 1994}, or of
+        what is known of a user.
 
         Raises:
             InvalidInput: no mapping, an unknown column, or a value of another kind than the column's.
         """
         if not isinstance(given, Mapping):
+            name = "attributes" if of == "item" else "user_attributes"
             raise InvalidInput(
-                f"attributes is {given!r}, a {type(given).__name__}; expected a mapping from columns to values"
+                f"{name} is {given!r}, a {type(given).__name__}; expected a mapping from columns to values"
             )
         unknown = [name for name in given if name not in self.names]
         if unknown:
             without = "it was built without any: BuildConfig(attributes=...)"
             known = f"they are {', '.join(self.names)}" if self.names else without
-            raise InvalidInput(f"the index has no attribute {unknown[0]!r}; {known}")
+            raise InvalidInput(
+                f"the index has no attribute {unknown[0]!r}{' of users' if of == 'user' else ''}; {known}"
+            )
         columns: dict[str, Any] = {}
         for name, value in given.items():
             several = isinstance(value, list | tuple | set | frozenset)

@@ -1,4 +1,4 @@
-"""read_interactions and read_catalog: the only readers of the user's files and tables.
+"""read_interactions, read_catalog and read_users: the only readers of the user's files and tables.
 
 Sources: a path to .csv, .tsv, .jsonl or .ndjson (each also with .gz) or .parquet; any object with the Arrow PyCapsule
 interface (pandas, polars, pyarrow, duckdb); for interactions also a scipy sparse matrix [users, items]. A source is
@@ -25,11 +25,20 @@ from geo_mf.data.ids import ArrowStream, IdMap, canonical_ids, plain_layout
 from geo_mf.data.interactions import Duplicates, Interactions, ReadReport
 from geo_mf.data.jsonlines import parse_json_lines
 from geo_mf.data.parse import parse_datetimes, parse_weights
+from geo_mf.data.people import People
 from geo_mf.data.rows import Checks, Rejected, Rows, missing_column
 from geo_mf.data.template import compose_texts, parse_template
 from geo_mf.errors import InvalidInput
 
-__all__ = ["CatalogDuplicates", "Source", "is_delimited", "read_catalog", "read_interactions", "read_rows"]
+__all__ = [
+    "CatalogDuplicates",
+    "Source",
+    "is_delimited",
+    "read_catalog",
+    "read_interactions",
+    "read_rows",
+    "read_users",
+]
 
 pc: Any = _compute  # pyarrow makes these functions at import, where no type checker sees them
 
@@ -143,19 +152,36 @@ def read_catalog(
     return Catalog(items, texts, table, item_col, title, report, template)
 
 
+def read_users(source: Source, *, user_col: str = "user_id") -> People:
+    """Read what is known of users: one row each, whose other columns are their attributes (numbers, dates, categories,
+    lists: `geo_mf.data.attributes`). Columns of CSV files get a type as in `read_catalog`.
+
+    Raises FileNotFoundError, and InvalidInput for a missing column, an unknown format, ids that cannot be ids, a user
+    that occurs twice, a row without an id, and a column that cannot be an attribute.
+    """
+    users, table, _ = _distinct_rows(source, user_col, "user")
+    if is_delimited(source):
+        table = typed_columns(table, as_text=[user_col])
+    return People.of(users, table.drop_columns([user_col]))
+
+
 def read_rows(source: Source, item_col: str) -> tuple[IdMap, pa.Table, ReadReport]:
     """The rows of a catalogue as they are written: ids, every column, and the account of the reading.
 
     Raises as `read_catalog`, for any row that cannot be used and any item that occurs twice.
     """
-    checks = _open(source, ids=[item_col], cells=None)
-    ids = _id_column(checks, item_col, "item_col", "item id")
+    return _distinct_rows(source, item_col, "item")
+
+
+def _distinct_rows(source: Source, column: str, kind: Literal["item", "user"]) -> tuple[IdMap, pa.Table, ReadReport]:
+    checks = _open(source, ids=[column], cells=None)
+    ids = _id_column(checks, column, f"{kind}_col", f"{kind} id")
     _check_names(checks.rows.table.column_names)
     report = checks.report(_name(source), 0)
-    items, item_rows = IdMap.encode(ids)
-    if len(items) < len(ids):
-        _without_duplicates(items, item_rows, checks.rows.numbers, checks.rows.unit, "error")
-    return items, checks.rows.table, report
+    found, rows = IdMap.encode(ids)
+    if len(found) < len(ids):
+        _without_duplicates(found, rows, checks.rows.numbers, checks.rows.unit, "error", kind)
+    return found, checks.rows.table, report
 
 
 def is_delimited(source: object) -> bool:
@@ -270,7 +296,12 @@ def _optional(rows: Rows, name: str | None, default: str, argument: str) -> pa.C
 
 
 def _without_duplicates(
-    items: IdMap, item_rows: np.ndarray, numbers: np.ndarray, unit: str, duplicates: CatalogDuplicates
+    items: IdMap,
+    item_rows: np.ndarray,
+    numbers: np.ndarray,
+    unit: str,
+    duplicates: CatalogDuplicates,
+    kind: Literal["item", "user"] = "item",
 ) -> np.ndarray:
     """The positions to keep, in order: the first or the last of each item. Raises InvalidInput for "error"."""
     if duplicates == "error":
@@ -278,9 +309,10 @@ def _without_duplicates(
         again = order[1:][item_rows[order][1:] == item_rows[order][:-1]]
         second = int(again.min())
         first = int(np.flatnonzero(item_rows == item_rows[second])[0])
+        remedy = "remove one" + (", or read with duplicates='last' or 'first'" if kind == "item" else "")
         raise InvalidInput(
-            f"item {items.id(int(item_rows[second]))!r} occurs in {unit} {numbers[first]} and again in {unit} "
-            f"{numbers[second]} ({len(again)} such rows); remove one, or read with duplicates='last' or 'first'"
+            f"{kind} {items.id(int(item_rows[second]))!r} occurs in {unit} {numbers[first]} and again in {unit} "
+            f"{numbers[second]} ({len(again)} such rows); {remedy}"
         )
     positions = np.arange(len(item_rows))
     keeper = np.zeros(len(items), dtype=np.int64)

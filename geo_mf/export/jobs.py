@@ -257,7 +257,8 @@ def _recommended(
     rows: np.ndarray,
 ) -> tuple[Hits, np.ndarray]:
     history = now.history[rows]
-    factors = fold.solve(now.folding.balance.user_rows(history), now.user_factors[rows], pool)
+    priors = None if now.told is None else now.told.of_users[rows]
+    factors = fold.solve(now.folding.balance.user_rows(history), now.user_factors[rows], pool, priors)
     queries = now.queries(rows, factors)
     rank = factors.shape[1]
     speaks = np.any(queries[:, :rank] != 0, axis=1)
@@ -295,6 +296,7 @@ def _content(now: Snapshot) -> str:
     """SHA-256 of all that the answers depend on."""
     arrays = [now.user_factors, now.item_factors, now.embeddings, now.trend, now.live]
     arrays += [now.history.indptr.astype(np.int64), now.history.indices.astype(np.int32), now.history.data]
+    arrays += [] if now.told is None else [now.told.of_users]
     settings = repr((now.objective, now.blend))
     ids = [hashlib.sha256(_ipc(ids.ids)).digest() for ids in (now.users, now.catalog.items)]
     table = hashlib.sha256(_ipc(now.catalog.table)).digest()

@@ -142,7 +142,9 @@ def _users(now: "Snapshot", space: str) -> _Make:
 
     def asked(rows: np.ndarray) -> np.ndarray:
         with ThreadPoolExecutor(threads()) as pool:
-            folded = fold.solve(now.folding.balance.user_rows(now.history[rows]), now.user_factors[rows], pool)
+            histories = now.folding.balance.user_rows(now.history[rows])
+            priors = None if now.told is None else now.told.of_users[rows]
+            folded = fold.solve(histories, now.user_factors[rows], pool, priors)
         return now.queries(rows, folded)
 
     return asked, now.item_factors.shape[1] + now.embeddings.shape[1] + 1

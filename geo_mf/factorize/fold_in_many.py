@@ -45,6 +45,7 @@ def solve_tiles(
     weights: jax.Array,
     diagonal: jax.Array,
     start: jax.Array,
+    pull: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Solve the rows of a stack of tiles.
 
@@ -55,6 +56,7 @@ def solve_tiles(
         weights: float32 [tiles, rows, width], 0 where a history has ended.
         diagonal: float32 [tiles, rows, K], D.
         start: float32 [tiles, rows, K].
+        pull: float32 [tiles, rows, K], lam r p; [] for no prior.
 
     Returns:
         float32 [tiles, rows, K], and bool [tiles, rows], which of them came near enough.
@@ -81,6 +83,8 @@ def solve_tiles(
             """The residual, the square of its norm, and what that may be, by the square of |w|_A; in one pass."""
             scores = jnp.einsum("bnk,bk->bn", x, w)
             r = jnp.einsum("bnk,bn->bk", x, c * (1 - scores)) - d * w
+            if pull.ndim:
+                r = r + pull[number]
             own = jnp.einsum("bk,bk->b", w, d * w) + jnp.einsum("bn,bn->b", scores, c * scores)
             return r, jnp.einsum("bk,bk->b", r, r / d), TOLERANCE**2 * own
 
@@ -119,16 +123,23 @@ class FoldInMany:
         """Many rows at a time, where `one` solves one against the fixed side [size, K]."""
         return cls(one, factors, jnp.asarray(factors @ one.basis.astype(np.float32)))
 
-    def solve(self, histories: sparse.csr_array, start: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
+    def solve(
+        self,
+        histories: sparse.csr_array,
+        start: np.ndarray,
+        pool: ThreadPoolExecutor,
+        priors: np.ndarray | None = None,
+    ) -> np.ndarray:
         """The factors of many rows.
 
         Args:
             histories: CSR [n, size] of positive weights.
             start: float32 [n, K], where to begin.
             pool: tiles are shared among its threads, which changes no factor.
+            priors: float32 [n, K] or None.
 
         Returns:
-            float32 [n, K], those of `FoldIn.solve` up to rounding; zero for an empty history.
+            float32 [n, K], those of `FoldIn.solve` up to rounding; zero for an empty history without a prior.
 
         Raises:
             FitDiverged: as `FoldIn.solve`.
@@ -136,24 +147,27 @@ class FoldInMany:
         lengths = np.diff(histories.indptr)
         widths = 1 << np.ceil(np.log2(np.maximum(lengths, SHORTEST))).astype(np.int64)
         solved, near = np.zeros_like(start), lengths == 0
+        if priors is not None:
+            near &= ~priors.any(axis=1)
         calls: list[tuple[int, np.ndarray]] = []
-        for width in np.unique(widths[~near]).tolist():
-            rows = np.flatnonzero((widths == width) & ~near)
+        for width in np.unique(widths[lengths > 0]).tolist():
+            rows = np.flatnonzero((widths == width) & (lengths > 0))
             each = TILES * self._per_tile(width)
             calls += [(width, rows[at : at + each]) for at in range(0, len(rows), each)]
-        solve = partial(self._call, histories, start)
+        solve = partial(self._call, histories, start, priors)
         for (_, rows), (found, reached) in zip(calls, pool.map(solve, calls), strict=True):
             solved[rows], near[rows] = found, reached & np.isfinite(found).all(axis=1)
         for row in np.flatnonzero(~near):
             span = slice(histories.indptr[row], histories.indptr[row + 1])
-            solved[row] = self.one.solve(self.factors[histories.indices[span]], histories.data[span])
+            prior = None if priors is None else priors[row]
+            solved[row] = self.one.solve(self.factors[histories.indices[span]], histories.data[span], prior)
         return solved
 
     def _per_tile(self, width: int) -> int:
         return max(1, TILE_FLOATS // (width * self.factors.shape[1]))
 
     def _call(
-        self, histories: sparse.csr_array, start: np.ndarray, call: tuple[int, np.ndarray]
+        self, histories: sparse.csr_array, start: np.ndarray, priors: np.ndarray | None, call: tuple[int, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         """For a width and rows [n] whose histories fit it: factors [n, K], and bool [n], which came near enough."""
         width, rows = call
@@ -171,6 +185,11 @@ class FoldInMany:
         ridge = self.one.objective.ridge(lengths, self.one.size)
         diagonal = (self.one.spectrum + ridge[:, None]).astype(np.float32)
         stacked = [a.reshape(TILES, per_tile, -1) for a in (columns, weights, diagonal, first)]
-        found, near = solve_tiles(self.rotated, np.int32(-(-len(rows) // per_tile)), *stacked)
+        pull = np.zeros((), np.float32)
+        if priors is not None:
+            pull = np.zeros((room, len(basis)), np.float32)
+            pull[: len(rows)] = ridge[: len(rows), None] * (priors[rows] @ basis)
+            pull = pull.reshape(TILES, per_tile, -1)
+        found, near = solve_tiles(self.rotated, np.int32(-(-len(rows) // per_tile)), *stacked, pull)
         turned = np.asarray(found).reshape(room, -1)[: len(rows)] @ basis.T
         return turned, np.asarray(near).reshape(-1)[: len(rows)]

@@ -20,7 +20,7 @@ from geo_mf.index.exact import ExactIndex
 from geo_mf.living.changes import RefitReport
 from geo_mf.living.indexing import Wanted, indexed
 from geo_mf.living.record import Record
-from geo_mf.living.solves import counted
+from geo_mf.living.solves import counted, with_people
 from geo_mf.snapshot import Snapshot
 
 NEAREST = 10
@@ -71,6 +71,8 @@ def refitted(now: Snapshot, iterations: int | None = None, show_progress: bool =
         prior=expected.rotated(turn),
         blend=replace(now.blend, scale=scale),
     )
+    if now.told is not None:
+        after = with_people(after, now.told.people, record.prior_regularization)
     return indexed(counted(after), Wanted.of(after.card))
 
 

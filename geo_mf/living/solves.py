@@ -1,19 +1,27 @@
 """Row solves of a snapshot against itself, and the counts on its card."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 from scipy import sparse
 
+from geo_mf import threads
+from geo_mf.data.people import People
+from geo_mf.factorize.fit import Priors
 from geo_mf.factorize.fold_in import FoldIn
+from geo_mf.factorize.fold_in_many import FoldInMany
 from geo_mf.snapshot import Snapshot
+from geo_mf.told import Told
 
 
 def solved_users(now: Snapshot, rows: np.ndarray) -> np.ndarray:
-    """float32 [n, K]: the factors of these users, exact against the items that somebody touched."""
+    """float32 [n, K]: the factors of these users, exact against the items that somebody touched, pulled to what is
+    known of them."""
     with np.errstate(over="ignore"):  # a weight beyond float32 gives no finite factor, which is refused
         histories = now.folding.balance.user_rows(now.history[rows])
-    return now.folding.fold_in.solve_rows(now.item_factors, histories)
+    priors = None if now.told is None else now.told.of_users[rows]
+    return now.folding.fold_in.solve_rows(now.item_factors, histories, priors)
 
 
 def solved_items(now: Snapshot, rows: np.ndarray) -> np.ndarray:
@@ -23,6 +31,31 @@ def solved_items(now: Snapshot, rows: np.ndarray) -> np.ndarray:
     fold = FoldIn.of(now.user_factors, now.objective)
     expected = now.prior(now.features[rows])
     return fold.solve_rows(now.user_factors, histories, expected)
+
+
+def with_people(now: Snapshot, people: People, alpha: float) -> Snapshot:
+    """The snapshot after a fit, with its users pulled to what is known of them.
+
+    The fit itself does without. There, such a prior would leave taste that attributes tell unpunished in the users'
+    factors, and the items' would shrink to match: who says nothing, or something wrong, would have to pay for it in
+    every solve that follows. So a ridge regression reads the factors that behaviour gave, and no item's changes.
+
+    Args:
+        now: with the factors that the fit gave.
+        people: the users and their attributes.
+        alpha: shrinkage of the regression, see `RidgePrior`.
+    """
+    regression = Priors.of(now.history, now.objective, alpha, None, people.features_of(now.users)).users
+    if regression is None:
+        return now
+    told = Told.of(people, regression.fit(now.user_factors), now.users)
+    with ThreadPoolExecutor(threads.count()) as pool:
+        histories = now.folding.balance.user_rows(now.history)
+        many = FoldInMany.of(now.folding.fold_in, now.item_factors)
+        factors = many.solve(histories, now.user_factors, pool, told.of_users)
+    # Whom nothing is known of has the factor of the fit.
+    kept = np.where(told.of_users.any(axis=1, keepdims=True), factors, now.user_factors)
+    return replace(now, told=told, user_factors=kept)
 
 
 def grown(array: np.ndarray, size: int) -> np.ndarray:

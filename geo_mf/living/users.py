@@ -56,6 +56,7 @@ def with_interactions(now: Snapshot, given: Interactions) -> tuple[Snapshot, Use
         users=users,
         history=history,
         user_factors=grown(now.user_factors, len(users)),
+        told=None if now.told is None else now.told.with_users(users),
         touches=touches,
         trend=trend.column(touches, now.features, record.prior_regularization),
         card={

@@ -13,6 +13,7 @@ from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
 from geo_mf.data.interactions import ReadReport
+from geo_mf.data.people import People
 from geo_mf.errors import IncompatibleIndex, InvalidInput
 from geo_mf.factorize.ials import Objective
 from geo_mf.folding import Folding, Sums
@@ -29,6 +30,7 @@ from geo_mf.store.reading import Check, read_version
 from geo_mf.store.writing import publish
 from geo_mf.text.encoder import TextEncoder, encoder_from_spec
 from geo_mf.text.stand_in import StandIn
+from geo_mf.told import Told
 
 
 def save(rec: Recommender, out: str | Path) -> str:
@@ -59,6 +61,7 @@ def save(rec: Recommender, out: str | Path) -> str:
         "history_items": now.history.indices.astype(np.int32),
         "history_weights": now.history.data,
         **now.folding.sums.arrays(),
+        **_people(now.told),
         **index_contents,
     }
     try:
@@ -134,6 +137,7 @@ def load(
         index=opened(contents.blob("index"), contents.arrays, meta.get("index"), size, dim),
         card=meta["card"] | {"version": manifest.version, "created": manifest.created.isoformat()},
         folded=folded,
+        told=_told(contents, meta["people"], (len(users), rank)) if "people" in meta else None,
     )
     return Recommender(now)
 
@@ -196,6 +200,7 @@ def _meta(now: Snapshot) -> dict[str, Any]:
             "title_column": now.catalog.title_column,
             "template": now.catalog.template,
         },
+        **({} if now.told is None else {"people": now.told.people.attributes.spec()}),
         "card": dict(now.card),
     }
 
@@ -204,6 +209,28 @@ def _blend(meta: dict[str, Any]) -> Blend:
     steps = tuple((int(longest), Weights(a, b)) for longest, a, b in meta["by_history"])
     others = (meta[name] for name in ("cold_scale", "trend", "half_life"))
     return Blend(meta["scale"], steps, Weights(*meta["with_text"]), *others, newcomer=meta.get("newcomer", 1.0))
+
+
+def _people(told: Told | None) -> dict[str, np.ndarray | pa.Table]:
+    """What is known of users, by name; nothing in an index that knows nothing of them."""
+    if told is None:
+        return {}
+    return {
+        "people_ids": pa.table({"id": told.people.ids.ids}),
+        "people": told.people.table,
+        "user_prior": told.coefficients,
+        "user_priors": told.of_users,
+    }
+
+
+def _told(contents: Contents, spec: list[dict[str, Any]], users_rank: tuple[int, int]) -> Told:
+    ids, table, attributes = contents.stored("people_ids"), contents.stored("people"), Attributes.from_spec(spec)
+    coefficients, priors = contents.array("user_prior"), contents.array("user_priors")
+    found = (ids.rows, set(table.schema.names), coefficients.shape, priors.shape)
+    expected = (table.rows, set(attributes.names), (attributes.dim + 1, users_rank[1]), users_rank)
+    if found != expected:
+        raise IncompatibleIndex(f"{table.path} and what goes with it are {found}; expected {expected}. {REMEDY}")
+    return Told(People(_ids(ids), attributes, table.read), coefficients, priors)
 
 
 def _catalog(items: IdMap, contents: Contents, meta: dict[str, Any]) -> Catalog:
