@@ -1,6 +1,7 @@
 """Items and users nobody has met yet: lists of cold, warm and all items, by number of interactions, and by clicks.
 
     python benchmarks/cold_start.py [--data citeulike ml-latest-small] [--tags] [--defaults] [--plot FILE]
+        [--irspack PYTHON] [--newcomers]
 
 CiteULike in GAR's split (Chen et al., SIGIR 2022), its validation lists: a fifth of the articles is cold, nobody
 touched them in training. *cold* ranks the cold articles only, *warm* the warm ones only, *overall* all; training
@@ -9,13 +10,20 @@ the other interactions held out, the same lists; and a fifth of the users left o
 sentence or with a few clicks. There, settings are the defaults.
 
 Beside geo_mf: popularity, content kNN, the same factorization without text, the same with an unshrunk regression for
-cold items, and GradientMF with a text tower. Embeddings are cached; the seconds are those of the rest.
+cold items, and GradientMF with a text tower. Embeddings are cached; the seconds are those of the rest. --irspack names
+an interpreter that has irspack 0.5.2, whose feature-aware iALS is then run on CiteULike as well (irspack_ials.py), with
+the same settings, and minutes of time. --newcomers asks users of MovieLens's training part, a fifth in each of four
+further builds without them, how firmly newcomers are best held to the mean user.
 """
 
 import argparse
+import json
+import os
+import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -44,6 +52,17 @@ CITEULIKE = {
 """Chosen on the validation lists, as is usual with this split."""
 GROUPS = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 50), (51, 10**9))
 CLICKS = (1, 2, 3, 5, 10)
+HELD_TO_MEAN = (1.0, 1.5, 2.0, 3.0, 4.0)
+IRSPACK = {
+    "n_components": CITEULIKE["factors"],
+    "alpha0": CITEULIKE["unobserved_weight"],
+    "reg": CITEULIKE["regularization"],
+    "train_epochs": CITEULIKE["iterations"],
+    "max_cg_steps": CITEULIKE["cg_steps"],
+    "nu": 1.0,
+    "lambda_item_feature": 0.1,
+}
+"""The same numbers; the shrinkage of the features' map is the better one of .1 and 1 with 128 factors."""
 _STRINGS = pa.schema([("user_id", pa.string()), ("item_id", pa.string())])
 
 
@@ -94,7 +113,7 @@ def movielens() -> tuple[gm.Catalog, Split, Interactions]:
 
 def rivals(rec: gm.Recommender, split: Split, without: gm.Recommender) -> list[Any]:
     """The other factorizations, on the same embeddings."""
-    scorers = [RecommenderScorer(rec, split.users, split.items, part) for part in ("blend", "factors")]
+    scorers = [RecommenderScorer(rec.now, split.users, split.items, part) for part in ("blend", "factors")]
     order = without.users.rows_or_missing(split.users.ids)
     users = np.where(order[:, None] >= 0, without.user_factors[order], 0)
     warm, embeddings = split.warm_items, scorers[0].embeddings
@@ -114,9 +133,23 @@ def rivals(rec: gm.Recommender, split: Split, without: gm.Recommender) -> list[A
     ]
 
 
-def lists(rec: gm.Recommender, split: Split, without: gm.Recommender) -> dict[str, dict[tuple[int, int], float]]:
+def irspack(python: Path, rec: gm.Recommender, split: Split) -> Factors:
+    """irspack's feature-aware iALS on the same embeddings: cold items have what their features predict."""
+    matrix, embeddings = touched(split.train), RecommenderScorer(rec.now, split.users, split.items, "blend").embeddings
+    settings = json.dumps(IRSPACK | {"n_threads": len(os.sched_getaffinity(0))})
+    with TemporaryDirectory() as home:
+        given, found = Path(home) / "given.npz", Path(home) / "found.npz"
+        parts = {"shape": np.asarray(matrix.shape), "starts": matrix.indptr, "columns": matrix.indices}
+        np.savez(given, features=embeddings, settings=np.asarray(settings), **parts)
+        subprocess.run([python, Path(__file__).with_name("irspack_ials.py"), given, found], check=True)
+        with np.load(found) as made:
+            items = np.where(split.warm_items[:, None], made["items"], made["predicted"])
+            print(f"\nirspack: {float(made['seconds']):.0f} s", flush=True)
+            return Factors("irspack iALS, features", made["users"], items)
+
+
+def lists(scorers: list[Any], split: Split) -> dict[str, dict[tuple[int, int], float]]:
     """Print the table of lists; return NDCG@20 among the items of each group, by scorer."""
-    scorers = rivals(rec, split, without)
     report = gm.evaluate(scorers, split, k=20)
     names = [*(one.name for one in scorers), "content kNN", "popularity"]
     print(f"{split.name}: NDCG@20, precision@20\n{'':<24}{'cold':>16}{'warm':>16}{'overall':>16}")
@@ -181,6 +214,38 @@ def strangers(rec: gm.Recommender, new: Interactions, random: np.random.Generato
     return means
 
 
+def newcomers(catalog: gm.Catalog, split: Split) -> None:
+    """NDCG@10 of a fifth of the training users, asked as newcomers of a build without them, by the ridge they get."""
+    order = 1 / np.log2(np.arange(2, 12))
+    for seed in range(1000, 1004):
+        random = np.random.default_rng(seed)
+        out = (random.random(len(split.train.users)) < 0.2)[split.train.user_rows]
+        rec, people = gm.build(split.train.select(~out), catalog), split.train.select(out)
+        held = [gm.Recommender(replace(rec.now, blend=replace(rec.blend, newcomer=one))) for one in HELD_TO_MEAN]
+        rows = rec.catalog.items.rows_or_missing(people.items.ids)
+        found = []
+        for user in np.unique(people.user_rows):
+            liked = random.permutation(rows[people.item_rows[people.user_rows == user]])
+            each = []
+            for n in (n for n in CLICKS if 2 * n <= len(liked)):
+                clicks, targets = liked[:n], liked[n:]
+                scores = [_scores(one, history=rec.catalog.items.take(clicks)) for one in held]
+                for one in scores:
+                    one[clicks] = -np.inf
+                best = [np.argsort(-one, kind="stable")[:10] for one in scores]
+                each.append([order @ np.isin(ten, targets) / order[: len(targets)].sum() for ten in best])
+            if each:
+                found.append(np.mean(each, axis=0))
+        lead = np.asarray(found) - np.asarray(found)[:, [HELD_TO_MEAN.index(2.0)]]
+        print(
+            f"newcomers: {len(found)} users left out; times the ridge, NDCG@10, lead over twice and its standard error"
+        )
+        for one, mean, ahead, error in zip(
+            HELD_TO_MEAN, np.mean(found, axis=0), lead.mean(axis=0), lead.std(axis=0) / len(lead) ** 0.5, strict=True
+        ):
+            print(f"  {one:<4g}{mean:>8.4f}{ahead:>+9.4f} ± {error:.4f}", flush=True)
+
+
 def _scores(rec: gm.Recommender, **asked: Any) -> np.ndarray:
     return rec.vectors @ rec.query(**asked).vector[0]
 
@@ -209,8 +274,13 @@ def main() -> None:
     parser.add_argument("--tags", action="store_true", help="tags as attributes beside the titles")
     parser.add_argument("--defaults", action="store_true", help="the defaults instead of settings for CiteULike")
     parser.add_argument("--plot", type=Path, help="draw the curve of CiteULike here")
+    parser.add_argument("--irspack", type=Path, metavar="PYTHON", help="an interpreter that has irspack")
+    parser.add_argument("--newcomers", action="store_true", help="nothing but newcomers' ridge, on MovieLens")
     chosen = parser.parse_args()
     print(datasets.machine())
+    if chosen.newcomers:
+        newcomers(*movielens()[:2])
+        return
     for data in chosen.data:
         new = None
         if data == "citeulike":
@@ -228,7 +298,10 @@ def main() -> None:
         )
         bare = gm.BuildConfig.of(**{**settings, "attributes": (), "learn_blend": False})
         without = gm.build(split.train, gm.Catalog.from_ids(catalog.items), config=bare)
-        curves = lists(rec, split, without)
+        scorers = rivals(rec, split, without)
+        if data == "citeulike" and chosen.irspack:
+            scorers.append(irspack(chosen.irspack, rec, split))
+        curves = lists(scorers, split)
         if data == "citeulike" and chosen.plot:
             draw(curves, chosen.plot)
         if new is not None:

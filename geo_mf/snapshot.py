@@ -30,7 +30,7 @@ from geo_mf.recommendations import Because, Recommendation, Recommendations, che
 from geo_mf.rerank.pool import Pool, Reranker, chain, choose
 from geo_mf.text.encoder import TextEncoder
 from geo_mf.text.stand_in import StandIn
-from geo_mf.told import Told
+from geo_mf.told import Told, expected_of, known_row
 
 REASONS = 3
 """Items of the history that `because` names."""
@@ -132,9 +132,9 @@ class Snapshot:
         weights: tuple[float, float] | None = None,
     ) -> Query:
         """What `recommend` searches with."""
-        at = self._known(user)
+        at = known_row(user, self.users, self.told)
         rows, clicks = self._history(at, history)
-        told = self._told(user, at, user_attributes)
+        told = expected_of(self.told, user, at, user_attributes)
         if text is not None and not isinstance(text, str):
             raise InvalidInput(f"text is {text!r}, a {type(text).__name__}; expected a sentence")
         words = (text or "").strip()
@@ -320,29 +320,6 @@ class Snapshot:
         if not self.live[row]:
             raise UnknownId(f"item: {item!r} was removed from this index; add_items brings it back")
         return row
-
-    def _known(self, user: Any) -> int | None:
-        """The row of a known user; None for nobody, and for somebody of whom only attributes are known."""
-        if user is None or (self.told is not None and user not in self.users and user in self.told.people.ids):
-            return None
-        return self.users.row(user, "user")
-
-    def _told(self, user: Any, at: int | None, given: Mapping[str, Any] | None) -> np.ndarray | None:
-        """float32 [K]: what is to be expected by what is known of somebody, `given` before what the index knows of the
-        user; None if that is nothing."""
-        if self.told is None:
-            if given is not None:
-                raise InvalidInput("this index knows nothing of users beside what they touched: build(..., users=...)")
-            return None
-        if given is not None:
-            found = self.told.of_features(self.told.people.attributes.encode_one(given, "user"))
-        elif at is not None:
-            found = self.told.of_users[at]
-        elif user is not None:
-            found = self.told.of_person(user)
-        else:
-            return None
-        return found if found.any() else None
 
     def _history(self, at: int | None, history: Clicks | None) -> tuple[np.ndarray, np.ndarray]:
         rows, clicks = np.zeros(0, np.int64), np.zeros(0, np.float32)

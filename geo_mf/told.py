@@ -1,5 +1,6 @@
 """What is known of users beside what they touched, and which factor it lets one expect."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,9 +8,10 @@ import numpy as np
 
 from geo_mf.data.ids import IdMap
 from geo_mf.data.people import People
+from geo_mf.errors import InvalidInput
 from geo_mf.geometry.prior import apply as apply_prior
 
-__all__ = ["Told"]
+__all__ = ["Told", "expected_of", "known_row"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +47,39 @@ class Told:
     def of_person(self, id: Any) -> np.ndarray:
         """float32 [K], of one of the people, known or not. Raises UnknownId."""
         return self.of_features(self.people.features(id))
+
+
+def known_row(user: Any, users: IdMap, told: Told | None) -> int | None:
+    """The row of a known user; None for nobody, and for one of whom only attributes are known. Raises UnknownId."""
+    if user is None or (told is not None and user not in users and user in told.people.ids):
+        return None
+    return users.row(user, "user")
+
+
+def expected_of(told: Told | None, user: Any, at: int | None, given: Mapping[str, Any] | None) -> np.ndarray | None:
+    """float32 [K]: what is to be expected of somebody, by what a request gives before what the index knows.
+
+    Args:
+        told: what the index knows of users.
+        user, at: whom a request names, and the row of that user if known.
+        given: attributes that it gives.
+
+    Returns:
+        None if that says nothing.
+
+    Raises:
+        InvalidInput: attributes are given that the index does not know, or cannot use.
+    """
+    if told is None:
+        if given is not None:
+            raise InvalidInput("this index knows nothing of users beside what they touched: build(..., users=...)")
+        return None
+    if given is not None:
+        found = told.of_features(told.people.attributes.encode_one(given, "user"))
+    elif at is not None:
+        found = told.of_users[at]
+    elif user is not None:
+        found = told.of_person(user)
+    else:
+        return None
+    return found if found.any() else None

@@ -171,6 +171,7 @@ def test_a_table_of_users(files: Path, tmp_path: Path) -> None:
     )
     more = ("--users", users, "--user-attributes", "age", "--out", tmp_path / "films")
     assert answer("build", *inputs(files), *SMALL, *more, "--dry-run")["people"] == len(ids) + 1
+    refused("build", *inputs(files), "--user-attributes", "age", "--out", tmp_path / "films", code=2)
     result = run("build", *inputs(files), *SMALL, *more)
     line = next(line for line in result.stdout.splitlines() if line.startswith("users in the table of users"))
     assert line.split()[-1] == str(len(ids) + 1)

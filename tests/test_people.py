@@ -296,6 +296,8 @@ def test_writes_know_what_is_known(interactions: gm.Interactions, table: pa.Tabl
     assert not rec.told.of_users[rec.users.row("nobody")].any()
     for user in ("u130", "u60", "nobody"):
         assert rec.query(user).behaviour == pytest.approx(rec.user_factors[rec.users.row(user)], abs=1e-4)
+    rec.update_users(gm.Interactions.from_arrays(["u61"], ["i3"]))
+    assert rec.query("u61").behaviour == pytest.approx(rec.user_factors[rec.users.row("u61")], abs=1e-4)
     rec.remove_items(["i1"])
     rec.compact()
     assert rec.recommend("u130").ids, "the history is empty again, and the attributes are not"

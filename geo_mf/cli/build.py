@@ -39,6 +39,8 @@ def build(
 
     Every option can also be set in the environment, as GEO_MF_ and its name in capitals, or in a TOML file (--config).
     """
+    if users is None and settings.user_attributes is not None:
+        raise typer.BadParameter("goes with --users", param_hint="--user-attributes")
     if not settings.no_cache:
         compiled.keep()
     from geo_mf import builder

@@ -126,7 +126,9 @@ class IALS(RowSolves):
             watch: called after each epoch with its number and a function that gives the user and item factors as they
                 stand, for figures on held-out data. What it raises ends the fit, and the model stays as it was.
             user_features: float [users, dim] or None; a zero row means that the user has no features. A user's factor
-                is pulled to what they predict, not to zero; users without interactions get their factor from it.
+                is pulled to what they predict, not to zero; users without interactions get their factor from it. What
+                features explain then costs the users' factors nothing, and the items' shrink to match: who has no
+                features is told less well from a few clicks than by a fit without.
 
         Raises:
             InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, or
