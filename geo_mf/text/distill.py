@@ -8,7 +8,7 @@ that is killed goes on from its last epoch, and ends with the same numbers.
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,10 +96,14 @@ def _vocabulary(model: SentenceTransformer) -> list[str]:
     first = model[0]
     if not isinstance(first, Transformer) or not isinstance(first.tokenizer, PreTrainedTokenizerBase):
         return []
-    tokens = first.tokenizer.get_vocab()
+    return _words(first.tokenizer.get_vocab())
+
+
+def _words(tokens: Iterable[str]) -> list[str]:
+    known = list(tokens)
     # Where words begin with a mark, tokens without one are parts of words.
-    marked = [token[1:] for token in tokens if token[:1] in ("\u2581", "\u0120")]
-    return sorted({word for word in marked or tokens if word.isalpha() and len(word) > 2})
+    marked = [token[1:] for token in known if token[:1] in ("\u2581", "\u0120")]
+    return sorted({word for word in marked or known if word.isalpha() and len(word) > 2})
 
 
 def _part(words: list[str], random: np.random.Generator) -> list[str]:

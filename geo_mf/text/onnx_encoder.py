@@ -50,6 +50,8 @@ class OnnxEncoder:
         self._threads = None if threads is None else whole("threads", threads, 1, 4096)
         self._lock = threading.RLock()
         self._loaded: tuple[Any, Any] | None = None
+        if not self._folder.is_dir():
+            raise InvalidInput(f"no model folder at {str(self._folder)!r}; expected one that export_onnx has written")
         missing = [name for name in _FILES if not (self._folder / name).is_file()]
         if missing:
             raise InvalidInput(
