@@ -221,6 +221,7 @@ def _planned(
             layers.append(Thin(group.names, "linear", rank))
     if share is not None:
         layers.append(_thin_table(encoder, model, share))
+    _check_call(encoder, model, texts)
     kept = sum(shape.dense if rank is None else rank * shape.each for shape, rank in zip(shapes, ranks, strict=True))
     plan = Plan(
         encoder=encoder.name,
@@ -232,6 +233,19 @@ def _planned(
         texts=len(texts.learn) + len(texts.held),
     )
     return plan, layers
+
+
+def _check_call(encoder: SentenceEncoder, model: Any, texts: _Texts) -> None:
+    """Whether the model still runs with thin layers in it."""
+    from geo_mf.text.distill import encoded
+
+    try:
+        encoded(model, (texts.learn + texts.held)[:1])
+    except AttributeError as error:
+        raise InvalidInput(
+            f"{encoder.name} does more with its linear layers than to call them ({error}), as T5 does; such a model "
+            "cannot be compressed"
+        ) from error
 
 
 def _taken_apart(group: "Group", shape: lowrank.Shape, seen: "Moments") -> lowrank.Directions:
@@ -324,7 +338,13 @@ def _workplace(out: Path, identity: str) -> Iterator[Path]:
             for file in work.iterdir():
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
             files.replace(known, identity.encode())
-        yield work
+        try:
+            yield work
+        except InvalidInput:
+            # Refused before anything was kept, and so it would be again: nobody is coming back for the folder.
+            if not (work / _PLAN).exists():
+                shutil.rmtree(work)
+            raise
         shutil.rmtree(work)
     finally:
         os.close(descriptor)
