@@ -1,18 +1,23 @@
 """GradientMF, as a thin shell with the field's own method names over gradient.py and the loop of fit_gradient.py."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optax
 
 from geo_mf.errors import InvalidInput
-from geo_mf.factorize import matrices
-from geo_mf.factorize.fit_gradient import Callback, Settings, fit, vectors
+from geo_mf.factorize import matrices, optimizer_state
+from geo_mf.factorize.checkpoint import Checkpoint
+from geo_mf.factorize.fit_gradient import Callback, Settings, fit, table_shapes, vectors
 from geo_mf.factorize.gradient import Loss, Objective
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
 from geo_mf.factorize.retrieval import FactorModel
 
 _LOSSES = ("mse", "bpr", "softmax", "ccl")
+_ADAM = optax.adam(0.01)
+"""One for all fits: what is compiled for an optimizer is found again by the object it is."""
+
 _TEMPERATURES = {"softmax": 0.1, "bpr": 0.3}
 
 
@@ -142,6 +147,7 @@ class GradientMF(FactorModel):
         item_features: np.ndarray | None = None,
         show_progress: bool = False,
         callback: Callback | None = None,
+        checkpoint: str | Path | None = None,
     ) -> "GradientMF":
         """Learn user and item factors.
 
@@ -151,9 +157,15 @@ class GradientMF(FactorModel):
             show_progress: progress bar on stderr.
             callback: called after each epoch with its number, its seconds, the mean training loss, and NDCG@20 when
                 it was measured, else None.
+            checkpoint: a file that keeps the tables, the optimizer's state and the best look after an epoch. If it
+                exists, the fit goes on from it: a fit that was killed, run again, ends with the same factors as one
+                that was not. With more `epochs` than before, a finished fit goes on too, unless it had stopped early.
+                Optimizers are told apart by what they do to a small table (`geo_mf.factorize.optimizer_state`).
 
         Raises:
-            InvalidInput: a weight is negative or not finite, the matrix has no interactions, or the shapes disagree.
+            InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, or
+                the checkpoint belongs to another fit or has more epochs than `epochs`.
+            IncompatibleIndex: the checkpoint is damaged.
             FitDiverged: the loss became infinite or NaN.
         """
         matrix = matrices.check_training(user_items)
@@ -166,7 +178,7 @@ class GradientMF(FactorModel):
         how = Settings(
             rank=self.factors,
             objective=self.objective,
-            optimizer=optax.adam(0.01) if self.optimizer is None else self.optimizer,
+            optimizer=_ADAM if self.optimizer is None else self.optimizer,
             epochs=self.epochs,
             batch=self.batch_size,
             popularity=self.popularity,
@@ -174,7 +186,13 @@ class GradientMF(FactorModel):
             patience=self.patience,
             progress=show_progress,
         )
-        learned = fit(matrix, how, generator(self.random_state), features, callback)
+        kept = None
+        if checkpoint is not None:
+            fixed = {name: value for name, value in self.get_params().items() if name != "epochs"}
+            shapes = table_shapes(shape, how, 0 if features is None else features.shape[1])
+            fixed["optimizer"] = optimizer_state.behaviour(how.optimizer, shapes)
+            kept = Checkpoint.of(checkpoint, matrix, fixed, features)
+        learned = fit(matrix, how, generator(self.random_state), features, callback, kept)
         self._take(learned.users, learned.items, learned.bias)
         self.text_factors, self.history = learned.text, learned.history
         return self
