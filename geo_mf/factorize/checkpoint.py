@@ -1,4 +1,4 @@
-"""A fit that survives being killed: its factors after an epoch, in one file, and a fingerprint of what was fitted."""
+"""A fit that survives being killed: its state after an epoch, in one file, and a fingerprint of what was fitted."""
 
 import hashlib
 import json

@@ -189,7 +189,8 @@ def fit(
                 watch(epoch, partial(both, w, h))
             bar.update()
             if checkpoint is not None and (epoch + 1 == settings.epochs or checkpoint.due()):
-                arrays = dict(zip(("users", "items"), both(w, h), strict=True))
+                found = both(w, h)
+                arrays = {"users": found[0], "items": found[1]}
                 arrays |= {} if told is None else {"user_coefficients": told}
                 checkpoint.write(State(epoch + 1, arrays, {"losses": losses}))
     del users, items  # and with them the histories: a table and its rows in order need the memory

@@ -1,5 +1,6 @@
 """GradientMF, as a thin shell with the field's own method names over gradient.py and the loop of fit_gradient.py."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import numpy as np
 import optax
 
 from geo_mf.errors import InvalidInput
-from geo_mf.factorize import matrices, optimizer_state
+from geo_mf.factorize import matrices, optimizer_state, peak
 from geo_mf.factorize.checkpoint import Checkpoint
 from geo_mf.factorize.fit_gradient import Callback, Settings, fit, table_shapes, vectors
 from geo_mf.factorize.gradient import Loss, Objective
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
+from geo_mf.factorize.plan import Plan, Problem
 from geo_mf.factorize.retrieval import FactorModel
 
 _LOSSES = ("mse", "bpr", "softmax", "ccl")
@@ -165,6 +167,7 @@ class GradientMF(FactorModel):
         Raises:
             InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, or
                 the checkpoint belongs to another fit or has more epochs than `epochs`.
+            DoesNotFit: the memory is not there.
             IncompatibleIndex: the checkpoint is damaged.
             FitDiverged: the loss became infinite or NaN.
         """
@@ -175,17 +178,8 @@ class GradientMF(FactorModel):
             features = matrices.check_features(item_features, shape)
             if not np.isfinite(features).all():
                 raise InvalidInput("item_features holds NaN or infinity: remove or replace it")
-        how = Settings(
-            rank=self.factors,
-            objective=self.objective,
-            optimizer=_ADAM if self.optimizer is None else self.optimizer,
-            epochs=self.epochs,
-            batch=self.batch_size,
-            popularity=self.popularity,
-            every=self.validate_every,
-            patience=self.patience,
-            progress=show_progress,
-        )
+        how = replace(self._loop, progress=show_progress)
+        self._plan(Problem.of(matrix, 0 if features is None else features.shape[1])).check()
         kept = None
         if checkpoint is not None:
             fixed = {name: value for name, value in self.get_params().items() if name != "epochs"}
@@ -196,6 +190,40 @@ class GradientMF(FactorModel):
         self._take(learned.users, learned.items, learned.bias)
         self.text_factors, self.history = learned.text, learned.history
         return self
+
+    def plan(self, user_items: Any, features: int = 0) -> Plan:
+        """What `fit` would take: its memory. The time of an epoch is not foreseen.
+
+        Args:
+            user_items: the matrix to be fitted; or, before there is one, (users, items, interactions).
+            features: numbers of an item's features, 0 for none.
+
+        Raises:
+            InvalidInput: as in `fit`; or a shape that no matrix can have.
+        """
+        features = whole("features", features, 0)
+        if isinstance(user_items, tuple):
+            return self._plan(Problem.asked(user_items, features))
+        return self._plan(Problem.of(matrices.check_training(user_items), features))
+
+    def _plan(self, problem: Problem) -> Plan:
+        settings = self._loop
+        return problem.foreseen(
+            self.factors, self.epochs, lambda rank: peak.gradient(problem, replace(settings, rank=rank))
+        )
+
+    @property
+    def _loop(self) -> Settings:
+        return Settings(
+            rank=self.factors,
+            objective=self.objective,
+            optimizer=_ADAM if self.optimizer is None else self.optimizer,
+            epochs=self.epochs,
+            batch=self.batch_size,
+            popularity=self.popularity,
+            every=self.validate_every,
+            patience=self.patience,
+        )
 
     @property
     def _both_vectors(self) -> tuple[np.ndarray, np.ndarray]:
