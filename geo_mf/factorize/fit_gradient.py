@@ -177,8 +177,9 @@ def fit(
         at = _Descent(tables, state, key, held, _Looks())
     else:
         at = _Descent.of(kept, shapes, settings.optimizer)
+    del kept  # the tables are held once
     data = _data(matrix, at.held, settings.popularity, features)
-    users = np.repeat(np.arange(shape(matrix)[0]), np.diff(matrix.indptr))[at.held]
+    users = np.searchsorted(matrix.indptr, at.held, side="right") - 1
     batch = min(settings.batch, len(data.users))
 
     def looked() -> _Looks:

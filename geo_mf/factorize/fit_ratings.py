@@ -121,6 +121,7 @@ def fit(
     else:
         done, noise = kept.epochs, float(kept.told["noise"])
         w, h = (_from_arrays(side, name, kept.arrays) for side, name in ((rows, "users"), (columns, "items")))
+    del kept  # the tables are held once
     on_cpu = jax.default_backend() == "cpu"
     threads = (settings.threads or cores.count()) if on_cpu else 1
     with (
