@@ -210,9 +210,9 @@ eval(sys.argv[3]).fit(m, checkpoint=sys.argv[2], callback=lambda epoch, *told: p
 @pytest.mark.parametrize(
     "model",
     [
-        "gm.IALS(8, iterations=4000, random_state=0)",
-        "gm.BiasedMF(8, iterations=1000, random_state=0)",
-        "gm.GradientMF(8, epochs=1000, batch_size=256, negatives=16, validate_every=100, patience=9, random_state=0)",
+        "gm.IALS(8, iterations=1000, random_state=0)",
+        "gm.BiasedMF(8, iterations=400, random_state=0)",
+        "gm.GradientMF(8, epochs=250, batch_size=256, negatives=16, validate_every=100, patience=9, random_state=0)",
     ],
     ids=["IALS", "BiasedMF", "GradientMF"],
 )

@@ -83,7 +83,7 @@ print(predicted / (peak - before))
             9000,
             10**6,
         ),
-        ("gm.GradientMF(128, epochs=2, batch_size=8192, validate_every=1, random_state=0)", 300_000, 200_000),
+        ("gm.GradientMF(128, epochs=1, batch_size=8192, validate_every=1, random_state=0)", 120_000, 40_000),
     ],
     ids=lambda one: one.replace(", random_state=0", "") if isinstance(one, str) else None,
 )
