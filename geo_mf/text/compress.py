@@ -78,7 +78,8 @@ def compress(
     shares = _checked(ratio, tables)
     place = Path(os.path.expanduser(out))
     if place.exists() or place.is_symlink():
-        raise InvalidInput(f"{str(place)!r} is there already; give a folder that is not, or delete it first")
+        more = "" if not is_thin(place) else f" (to export it: geo-mf compress {place} --ratio 1 --int8 --out NEW)"
+        raise InvalidInput(f"{str(place)!r} is there already; give a folder that is not, or delete it first{more}")
     if not place.parent.is_dir():
         raise InvalidInput(f"there is no folder {str(place.parent)!r} to put {place.name!r} in; make it first")
     known = _Texts.of(texts, seed)

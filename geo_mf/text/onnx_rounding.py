@@ -6,6 +6,7 @@ are onnxruntime's.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def rounded(model: Any) -> None:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
+    used = {*_read(nodes), *(output.name for output in graph.output)}
     kept = [one for one in [*graph.initializer, *work.made.values()] if one.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
@@ -56,7 +57,7 @@ class _Work:
     def __init__(self, graph: Any) -> None:
         self.made: dict[str, Any] = {}
         self._constants = {one.name: one for one in graph.initializer}
-        self._readers = Counter(name for node in graph.node for name in node.input)
+        self._readers = Counter(_read(graph.node))
         self._readers.update(output.name for output in graph.output)
         self._products = Counter(node.input[0] for node in graph.node if self.is_product(node))
         self._inputs: dict[str, list[str]] = {}
@@ -148,6 +149,16 @@ class _Work:
         if name not in self.made:
             self.made[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
+
+
+def _read(nodes: Iterable[Any]) -> Iterator[str]:
+    """Every name that nodes read, also in the graphs inside them (branches, loops)."""
+    for node in nodes:
+        yield from node.input
+        for one in node.attribute:
+            for inner in (one.g, *one.graphs):
+                yield from _read(inner.node)
+                yield from (output.name for output in inner.output)
 
 
 def _node(kind: str, given: list[str], result: str, **settings: Any) -> Any:

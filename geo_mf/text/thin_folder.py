@@ -178,8 +178,8 @@ def _described(folder: Path, inner: Path) -> "dict[str, torch.Tensor]":
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         held = len(file.keys())
     config = AutoConfig.from_pretrained(inner, local_files_only=True, trust_remote_code=False)
-    for name, value in config.to_dict().items():
-        if "layers" in name and isinstance(value, int) and value > held:
+    for name, value in _settings(config.to_dict()):
+        if "layers" in name and isinstance(value, int) and value > max(held, 100):
             raise InvalidInput(f"{name} is {value}, and there are {held} arrays; the folder is damaged: compress again")
     with torch.device("meta"):
         state = AutoModel.from_config(config, dtype=torch.float32).state_dict()
@@ -190,6 +190,15 @@ def _described(folder: Path, inner: Path) -> "dict[str, torch.Tensor]":
             "times as many: the folder is damaged, compress again"
         )
     return state
+
+
+def _settings(found: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values, also of settings within settings."""
+    for name, value in found.items():
+        if isinstance(value, dict):
+            yield from _settings(value)
+        else:
+            yield str(name), value  # such as the numbers of labels
 
 
 def _write_zeros(file: Path, state: "Mapping[str, torch.Tensor]") -> None:
