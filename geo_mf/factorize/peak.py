@@ -16,7 +16,7 @@ from geo_mf.index.exact import BLOCK_SCORES
 RATINGS_COMPILER_BYTES, RATINGS_SHAPE_BYTES = 110_000_000, 22_000_000
 """What XLA keeps of a fit of ratings, and of each compiled shape more."""
 
-GRADIENT_COMPILER_BYTES = 360_000_000
+GRADIENT_COMPILER_BYTES = 270_000_000
 """What it keeps of an epoch of gradient descent, a program of many operations."""
 
 INTERACTION_BYTES = 30
