@@ -1,12 +1,15 @@
 """Seconds per epoch of IALS beside implicit's ALS (CG, 3 steps), in one process, the two in turn.
 
     python benchmarks/als_speed.py [--data power-law|gowalla] [--factors 64 128 256] [--rounds 3] [--epochs 4]
+    python benchmarks/als_speed.py --cold [--factors 128]
     python benchmarks/als_speed.py --growth FILE.png [--factors 64]
 
 Power-law data: log-normal user activity, Zipf-like items, generated from a seed (10M interactions, 138k users, 27k
 items by default). Both use the same cores; BLAS is held to one thread, as implicit asks for. The first epoch of each
 fit, which compiles or warms up, is left out. Both minimise the plain weighted objective, without discounts. What
-`plan` foresees is shown beside them. `--growth` times 1M to 30M interactions of geo_mf alone and draws them.
+`plan` foresees is shown beside them. `--cold` times whole processes, from their start to the factors of 15 epochs,
+reading the matrix and compiling included, with the memory they take at the peak. `--growth` times 1M to 30M
+interactions of geo_mf alone and draws them.
 Needs the [bench] extra.
 """
 
@@ -16,10 +19,13 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 
 import datasets
-import implicit
 import numpy as np
 from scipy import sparse
 
@@ -37,8 +43,8 @@ def power_law(interactions: int, seed: int = 0) -> sparse.csr_array:
     pairs = np.unique(np.repeat(np.arange(users), counts) * items + random.permutation(items)[chosen])
     if len(pairs) > interactions:
         pairs = np.sort(random.choice(pairs, interactions, replace=False))
-    ones = np.ones(len(pairs), np.float32)
-    return sparse.csr_array((ones, (pairs // items, pairs % items)), shape=(users, items))
+    ones, rows = np.ones(len(pairs), np.float32), (pairs // items).astype(np.int32)
+    return sparse.csr_array((ones, (rows, (pairs % items).astype(np.int32))), shape=(users, items))
 
 
 def gowalla() -> sparse.csr_array:
@@ -58,6 +64,8 @@ def ours(matrix: sparse.csr_array, factors: int, epochs: int) -> tuple[list[floa
 
 
 def theirs(matrix: sparse.csr_array, factors: int, epochs: int) -> tuple[list[float], float]:
+    import implicit  # here, so that it does not weigh on the other's process
+
     seconds: list[float] = []
     began = time.perf_counter()
     model = implicit.als.AlternatingLeastSquares(
@@ -66,6 +74,26 @@ def theirs(matrix: sparse.csr_array, factors: int, epochs: int) -> tuple[list[fl
     csr = sparse.csr_matrix(matrix)
     model.fit(csr, show_progress=False, callback=lambda epoch, elapsed, *loss: seconds.append(elapsed))
     return seconds, time.perf_counter() - began
+
+
+def cold(matrix: sparse.csr_array, factors: int) -> None:
+    """Whole processes in turn: seconds, and memory at the peak."""
+    print("process     seconds  first epoch  memory, MB")
+    with tempfile.TemporaryDirectory() as place:
+        file = f"{place}/matrix.npz"
+        sparse.save_npz(file, matrix, compressed=False)
+        for name in ("geo_mf", "implicit") * 2:
+            command = [sys.executable, __file__, "--alone", name, file, "--factors", str(factors)]
+            began = time.perf_counter()
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            print(f"{name:10} {time.perf_counter() - began:8.1f}  {told[0]:>11}  {told[1]:>10}", flush=True)
+
+
+def alone(name: str, file: str, factors: int) -> None:
+    """One fit, for `cold`; the seconds of its first epoch, and the memory it took."""
+    matrix = sparse.csr_array(sparse.load_npz(file))
+    seconds, _ = (ours if name == "geo_mf" else theirs)(matrix, factors, 15)
+    print(f"{seconds[0]:.2f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
 
 
 def growth(factors: int, file: str) -> None:
@@ -95,7 +123,12 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--epochs", type=int, default=4)
     arguments.add_argument("--growth", metavar="FILE.png")
+    arguments.add_argument("--cold", action="store_true")
+    arguments.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
+    if chosen.alone:
+        alone(*chosen.alone, chosen.factors[0])
+        return
     if chosen.growth:
         print(datasets.machine())
         growth(chosen.factors[0], chosen.growth)
@@ -103,6 +136,9 @@ def main() -> None:
     matrix = gowalla() if chosen.data == "gowalla" else power_law(int(chosen.interactions))
     print(datasets.machine())
     print(f"{chosen.data}: {matrix.shape[0]:,} users, {matrix.shape[1]:,} items, {matrix.nnz:,} interactions")
+    if chosen.cold:
+        cold(matrix, chosen.factors[0])
+        return
     print("factors  geo_mf  implicit  ratio  planned  (seconds an epoch, medians)   first epoch of geo_mf")
     for factors in chosen.factors:
         us: list[float] = []

@@ -96,19 +96,26 @@ def recommender(item_factors: np.ndarray, history: sparse.csr_array, pool: Threa
     )
 
 
-def theirs(rec: gm.Recommender, k: int, batch: int, cores: int) -> Callable[[], np.ndarray]:
-    """implicit's lists for all users, `batch` at a time."""
-    history, users = sparse.csr_matrix(rec.history), len(rec.users)
+def theirs(
+    rec: gm.Recommender, k: int, batch: int, cores: int
+) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]:
+    """implicit's lists for all users, and for all items, `batch` at a time."""
+    history = sparse.csr_matrix(rec.history)
     with threadpool_limits(1, "blas"):  # the environment does not reach the copy that comes with Faiss
         model = AlternatingLeastSquares(factors=rec.user_factors.shape[1], num_threads=cores)
     model.user_factors, model.item_factors = rec.user_factors, rec.item_factors
 
-    def run() -> np.ndarray:
+    def all_of(answer: Callable[[np.ndarray], np.ndarray], n: int) -> np.ndarray:
         with threadpool_limits(1, "blas"):
-            rows = [np.arange(start, min(start + batch, users)) for start in range(0, users, batch)]
-            return np.concatenate([model.recommend(each, history[each], N=k)[0] for each in rows])
+            return np.concatenate([answer(np.arange(at, min(at + batch, n))) for at in range(0, n, batch)])
 
-    return run
+    def users() -> np.ndarray:
+        return all_of(lambda rows: model.recommend(rows, history[rows], N=k)[0], len(rec.users))
+
+    def items() -> np.ndarray:
+        return all_of(lambda rows: model.similar_items(rows, N=k + 1)[0], len(rec.catalog))  # the item itself is one
+
+    return users, items
 
 
 def main() -> None:
@@ -142,7 +149,8 @@ def main() -> None:
             found = [candidates.best(queries[at : at + 16_384], k, history[at : at + 16_384], pool) for at in parts]
             return np.concatenate([each.rows for each in found])
 
-        ways = {"implicit": theirs(rec, k, chosen.batch, cores), "geo_mf job": job, "geo_mf search": search}
+        for_users, for_items = theirs(rec, k, chosen.batch, cores)
+        ways = {"implicit": for_users, "geo_mf job": job, "geo_mf search": search}
         began = time.perf_counter()
         job()
         print(f"first job, with compilation: {time.perf_counter() - began:.2f} s")
@@ -166,6 +174,10 @@ def main() -> None:
         some = np.random.default_rng(0).choice(users, min(users, 200), replace=False)
         alike = [rec.recommend(int(user), k=k).ids == answers["geo_mf job"][user].tolist() for user in some]
         print(f"rec.recommend gives the same list as the job for {sum(alike)} of {len(alike)} users")
+        began = time.perf_counter()
+        for_items()
+        print(f"similar items of all: implicit {time.perf_counter() - began:.2f} s", end=", geo_mf job ")
+        print(gm.similar_items_all(rec, Path(scratch) / "similar", k=k, space="factors"))
 
 
 if __name__ == "__main__":

@@ -116,8 +116,11 @@ class Folding:
 
     @cached_property
     def mean_item(self) -> np.ndarray:
-        """float32 [K], the mean factor of the items that somebody touched."""
-        return self.item_factors[~self.cold].mean(axis=0) if self.known is None else self.known.mean_item
+        """float32 [K], the mean factor of the items that somebody touched; zero without any."""
+        if self.known is not None:
+            return self.known.mean_item
+        touched = self.item_factors[~self.cold]
+        return touched.mean(axis=0) if len(touched) else np.zeros(touched.shape[1], np.float32)
 
     @cached_property
     def balance(self) -> Balance:

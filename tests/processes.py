@@ -51,7 +51,9 @@ holds, after a first round and after each other one."""
 
 
 def environment() -> dict[str, str]:
-    """For such a process: it finds what stands beside this file, and the package that runs now."""
+    """For such a process: it finds what stands beside this file, and the package that runs now. A folder for compiled
+    programs, which a command chose in this process, is not its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION")}
     here = Path(__file__).parent
     known = (str(here), str(here.parent), os.environ.get("PYTHONPATH", ""))
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in known if path)}
+    return kept | {"PYTHONPATH": os.pathsep.join(path for path in known if path)}

@@ -168,3 +168,19 @@ def test_what_faiss_parses_is_hashed_even_where_the_rest_is_not(tmp_path: Path) 
 def test_a_kind_that_faiss_does_not_know_is_named() -> None:
     with pytest.raises(InvalidInput, match="'IVFoops'"):
         made(index="IVFoops")
+
+
+def test_an_index_that_has_forgotten_all_that_anybody_touched_goes_on(
+    recommender: gm.Recommender, tmp_path: Path
+) -> None:
+    rec = gm.Recommender(recommender.now)
+    rec.remove_items(rec.catalog.items.take(np.flatnonzero(~rec.cold)))
+    rec.compact()
+    assert rec.cold.all() and not rec.history.nnz
+    gm.save(rec, tmp_path / "cold")
+    again = gm.load(tmp_path / "cold")
+    one = rec.catalog.items.take([0])[0]
+    for asked in (rec, again):
+        assert np.isfinite(asked.similar_items(one).scores).all()
+        assert asked.recommend(text="boats").ids and np.isfinite(asked.recommend(text="boats").scores).all()
+    assert again.recommend(text="boats") == rec.recommend(text="boats")

@@ -51,7 +51,17 @@ def test_unobserved_pairs_weigh_together_so_many_times_what_was_observed(
 ) -> None:
     matrix = clicks(users, items, density)
     found = gm.IALS(8).objective_for(matrix)
-    assert found.unobserved_weight * users * items == pytest.approx(min(40 * matrix.nnz, 0.5 * users * items), rel=1e-3)
+    share = matrix.nnz / (users * items)
+    wanted = min(40 * matrix.nnz * min(1, (0.002 / share) ** 0.5), 0.5 * users * items)
+    assert found.unobserved_weight * users * items == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize(("density", "less"), [(0.001, 1.0), (0.008, 0.5)])
+def test_discounts_are_for_sparse_data(density: float, less: float) -> None:
+    matrix = sparse.random_array((1000, 500), density=density, rng=0, format="csr", dtype=np.float32)
+    found = gm.IALS(8).objective_for(matrix)
+    assert (found.activity_discount, found.popularity_discount) == pytest.approx((0.25 * less, 0.3 * less))
+    assert gm.IALS(8, popularity_discount=0.3).objective_for(matrix).popularity_discount == 0.3, "named, it stays"
 
 
 @given(factor=st.sampled_from([0.01, 0.5, 40.0]))

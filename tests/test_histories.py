@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from geo_mf.factorize.histories import Histories, prepare
+from geo_mf.factorize.histories import Histories, Places, prepare
 
 
 @st.composite
@@ -52,7 +52,7 @@ def entries(histories: Histories, other: Histories) -> list[tuple[int, int, floa
     return found
 
 
-def inverse(side: Histories) -> dict[int, int]:
+def inverse(side: Places) -> dict[int, int]:
     """Place in the table -> row of the matrix; the positions are different and lie in the table."""
     at = {int(place): row for row, place in enumerate(side.position)}
     assert len(at) == len(side.position), "no two rows share a place"

@@ -9,6 +9,7 @@ import pytest
 from geo_mf.errors import InvalidInput
 from geo_mf.index import plan
 from geo_mf.index.approximate import ApproximateIndex, Effort
+from geo_mf.index.cost import Cost
 from geo_mf.index.exact import ExactIndex
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.index.plan import EXACT, FEWEST_ROWS, Goal, Measured, again, choose, make
@@ -129,6 +130,40 @@ class TestPlanned:
         assert first is not None
         assert second is not None
         assert (first == second).mean() > 0.95
+
+
+class TestWhereAllAllowedRowsAreScored:
+    def test_equal_builds_decide_alike(self, planned: tuple[ApproximateIndex, Measured]) -> None:
+        asked = {"clicks": clustered(100, 2)}
+        both = [make(planned[0].vectors, asked, FAST, factory="IVF128,SQ8")[0] for _ in range(2)]
+        first, second = (index.effort for index in both if isinstance(index, ApproximateIndex))
+        assert first == second
+
+    def test_no_search_costs_more_than_all_allowed_rows(self, planned: tuple[ApproximateIndex, Measured]) -> None:
+        index, _ = planned
+        cost, below = Cost.of(index), index.effort.exact_below
+        assert [share for share in plan.SHARES if share > below and cost.exact(share) < cost.search(share)] == []
+        assert below == 0 or below > min(plan.SHARES)
+
+    @pytest.mark.parametrize("factory", ["IVF64,SQ8", "IVF64,PQ16x4fs", "SQ8", "HNSW16"])
+    def test_costs_grow_with_what_is_looked_at(self, factory: str) -> None:
+        index, graph = ApproximateIndex.build(clustered(3000, 0), factory), factory.startswith("HNSW")
+        cost = Cost.of(index, graph)
+        searches = [cost.search(share) for share in plan.SHARES]
+        assert searches == sorted(searches), "a search under a filter looks further"
+        assert [cost.exact(share) for share in plan.SHARES] == pytest.approx(cost.exact(1) * np.asarray(plan.SHARES))
+        harder = index.with_effort(Effort(2 * index.effort.probes, 2 * index.effort.oversample))
+        assert Cost.of(harder, graph).search(0.5) > cost.search(0.5)
+
+    @pytest.mark.parametrize(
+        ("probes", "share", "seconds"),
+        [(64, 0.5, 0.41e-3), (64, 0.1, 0.80e-3), (64, 0.02, 3.05e-3), (256, 0.2, 1.55e-3), (1024, 0.5, 2.17e-3)],
+    )
+    def test_costs_are_what_was_measured(self, probes: int, share: float, seconds: float) -> None:
+        """Of 200,000 rows of 128 in 4,096 cells, with half a byte for two numbers."""
+        cost = Cost(200_000, 128, 136, 4096, 67.0, Effort(probes, 6.0))
+        assert cost.search(share) == pytest.approx(1e9 * seconds, rel=0.15)
+        assert cost.exact(0.1) == pytest.approx(0.65e6, rel=0.15)
 
 
 def test_what_was_planned_can_be_read_back(planned: tuple[ApproximateIndex, Measured]) -> None:

@@ -88,7 +88,7 @@ def group_maxima(
     b, width = len(queries), tiles.shape[1]
     column = jnp.arange(width, dtype=jnp.int32)
 
-    def visit(tile: jax.Array, out: jax.Array) -> jax.Array:
+    def visit(tile: jax.Array, out: jax.Array, whole: bool) -> jax.Array:
         scores = jnp.matmul(queries, tiles[tile].T, precision=_PRECISE).reshape(-1)
 
         def strike(number: jax.Array, scores: jax.Array) -> jax.Array:
@@ -97,11 +97,14 @@ def group_maxima(
             return scores.at[jnp.where(at < 0, b * width, at)].set(-jnp.inf, mode="drop")
 
         scores = jax.lax.fori_loop(chunks[tile, 0], chunks[tile, 1], strike, scores).reshape(b, width)
-        scores = jnp.where(column[None] < size - tile * width, scores, -jnp.inf)
+        if not whole:
+            scores = jnp.where(column[None] < size - tile * width, scores, -jnp.inf)
         best = scores.reshape(b, GROUP, -1).max(axis=1)
         return jax.lax.dynamic_update_slice_in_dim(out, best, (tile - span[0]) * best.shape[1], axis=1)
 
-    return jax.lax.fori_loop(span[0], span[1], visit, jnp.full((b, room * (width // GROUP)), -jnp.inf, jnp.float32))
+    out, full = jnp.full((b, room * (width // GROUP)), -jnp.inf, jnp.float32), size // width
+    out = jax.lax.fori_loop(span[0], jnp.minimum(span[1], full), partial(visit, whole=True), out)
+    return jax.lax.fori_loop(jnp.maximum(span[0], full), span[1], partial(visit, whole=False), out)
 
 
 @partial(jax.jit, static_argnames=("k",), compiler_options=_ONE_CORE)

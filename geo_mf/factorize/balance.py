@@ -36,10 +36,10 @@ class Balance:
 
     @classmethod
     def of(cls, user_items: sparse.csr_array, activity: float, popularity: float) -> "Balance":
-        """The balance of a training matrix [users, items], which has an interaction."""
+        """The balance of a training matrix [users, items]."""
         users = np.diff(user_items.indptr).astype(np.int64)
         items = np.bincount(user_items.indices, minlength=shape(user_items)[1])
-        if not (activity or popularity):
+        if not (activity or popularity) or not user_items.nnz:
             return cls(activity, popularity, users, items, 1.0)
         discounts = np.repeat(_discount(users, activity), users)
         discounts *= _discount(items, popularity)[user_items.indices]
@@ -52,7 +52,8 @@ class Balance:
 
     @cached_property
     def _mean_item(self) -> float:
-        return float(self.item_counts[self.item_counts > 0].mean())
+        touched = self.item_counts[self.item_counts > 0]
+        return float(touched.mean()) if len(touched) else 1.0
 
     def user_rows(self, histories: sparse.csr_array) -> sparse.csr_array:
         """Users' histories [n, items], each whole, with their weights balanced; the training matrix is one of them."""

@@ -4,12 +4,13 @@ Names and order of arguments are those of `implicit` 0.7.3 (AlternatingLeastSqua
 come back. docs/coming_from.md converts the settings and says where it differs on purpose.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from scipy import sparse
 
 from geo_mf.errors import InvalidInput
 from geo_mf.factorize import matrices
@@ -149,7 +150,7 @@ class IALS(RowSolves):
     ) -> Self:
         matrix = matrices.check_training(user_items)
         shape = matrices.shape(matrix)
-        balance = Balance.of(matrix, *self._wanted.discounts)
+        balance = self._balance_for(matrix)
         balanced = balance.user_rows(matrix)
         objective = self._wanted.objective(balanced, self.factors)
         of_items, of_users = (
@@ -159,14 +160,14 @@ class IALS(RowSolves):
         priors = Priors.of(matrix, objective, self.prior_regularization, of_items, of_users)
         random = generator(self.random_state)
 
-        def start() -> tuple[np.ndarray, np.ndarray]:
-            scale = np.float32(0.1 / np.sqrt(self.factors))
-            users, items = (random.standard_normal((n, self.factors), np.float32) * scale for n in shape)
-            return users, items
+        def start() -> Iterator[np.ndarray]:
+            for rows in shape:
+                yield _drawn(random, (rows, self.factors))
 
         settings = replace(self._loop(objective), progress=show_progress)
         widths = (0 if features is None else features.shape[1] for features in (of_items, of_users))
-        Problem.of(balanced, *widths).plan(settings, timed=False).check(held=12 * matrix.nnz)
+        held = 0 if balanced is matrix else 4 * matrix.nnz
+        Problem.of(balanced, *widths).plan(settings, timed=False).check(held=held)
         kept = None
         if checkpoint is not None:
             fixed = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
@@ -187,7 +188,11 @@ class IALS(RowSolves):
             InvalidInput: as in `fit`.
         """
         matrix = matrices.check_training(user_items)
-        return self._wanted.objective(Balance.of(matrix, *self._wanted.discounts).user_rows(matrix), self.factors)
+        return self._wanted.objective(self._balance_for(matrix).user_rows(matrix), self.factors)
+
+    def _balance_for(self, matrix: sparse.csr_array) -> Balance:
+        users, items = matrices.shape(matrix)
+        return Balance.of(matrix, *self._wanted.discounts(matrix.nnz / (users * items)))
 
     def plan(self, user_items: Any, features: int = 0, timed: bool = True, user_features: int = 0) -> Plan:
         """What `fit` would take: its memory, and the time of an epoch on this machine as busy as it is now.
@@ -209,10 +214,11 @@ class IALS(RowSolves):
                     raise InvalidInput(f"a shape is {user_items!r}; expected (users, items, interactions)")
                 users, items, interactions = user_items
                 problem = Problem.typical(users, items, interactions, widths[0])
-                problem = replace(problem, uniform=not any(self._wanted.discounts), user_features=widths[1])
+                discounted = any(self._wanted.discounts(interactions / (users * items)))
+                problem = replace(problem, uniform=not discounted, user_features=widths[1])
             else:
                 matrix = matrices.check_training(user_items)
-                balance = Balance.of(matrix, *self._wanted.discounts)
+                balance = self._balance_for(matrix)
                 problem = Problem.of(balance.user_rows(matrix), *widths)
             # What the numbers of the objective are makes no difference to time and memory.
             return problem.plan(self._loop(Objective(1.0, 1.0, 1.0)), timed)
@@ -227,6 +233,13 @@ class IALS(RowSolves):
             threads=self.num_threads,
             loss=self.calculate_training_loss,
         )
+
+
+def _drawn(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Factors to start from, N(0, (0.1 / sqrt K)^2)."""
+    drawn = random.standard_normal(shape, np.float32)
+    drawn *= np.float32(0.1 / np.sqrt(shape[1]))
+    return drawn
 
 
 def _open(name: str, found: float | None, expected: str, holds: Callable[[float], bool]) -> float | None:

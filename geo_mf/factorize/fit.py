@@ -1,7 +1,7 @@
 """The loop of the implicit factorization: devices, threads, progress, divergence. The mathematics is in ials.py."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,10 +16,10 @@ from geo_mf import threads as cores
 from geo_mf.errors import FitDiverged
 from geo_mf.factorize import ials
 from geo_mf.factorize.checkpoint import Checkpoint, State
-from geo_mf.factorize.histories import TILE_BYTES, Histories, prepare
+from geo_mf.factorize.histories import Places
 from geo_mf.factorize.matrices import shape
-from geo_mf.factorize.memory import on_device
-from geo_mf.factorize.tables import DeviceTables, HostTables, Tables
+from geo_mf.factorize.sides import Side, on_cpu, prepare
+from geo_mf.factorize.tables import DeviceTables, HostTables, Table, Tables
 from geo_mf.geometry.prior import RidgePrior
 
 Callback = Callable[[int, float, float | None], object]
@@ -27,10 +27,8 @@ Callback = Callable[[int, float, float | None], object]
 
 Watch = Callable[[int, Callable[[], tuple[np.ndarray, np.ndarray]]], object]
 """Called after each epoch with its number and a function that gives the user and item factors of that moment, float32
-[users, K] and [items, K]; FitDiverged where they are not finite. They are copied only when it is called."""
-
-ACCELERATOR_TILE_BYTES = 64 * 1024 * 1024
-"""An accelerator wants a tile that fills it, not one that fits a core's cache."""
+[users, K] and [items, K]; FitDiverged where they are not finite. They are copied only when it is called, which has to
+be before the next epoch."""
 
 LOSS_CHUNK = 1 << 16
 
@@ -115,41 +113,6 @@ NO_PRIORS = Priors()
 """Neither side has features."""
 
 
-@dataclass(frozen=True)
-class _Call:
-    """The arguments of one `solve_rows` call that stay the same in every epoch, on the device."""
-
-    start: int
-    count: int
-    columns: jax.Array
-    weights: jax.Array
-    lengths: jax.Array
-
-    @property
-    def rows(self) -> int:
-        """Rows of the table that it solves."""
-        return self.count * self.lengths.shape[1]
-
-
-@dataclass(frozen=True)
-class _Side:
-    histories: Histories
-    calls: list[_Call]
-    ridge: jax.Array
-
-    @classmethod
-    def of(cls, histories: Histories, other: Histories, objective: ials.Objective) -> "_Side":
-        calls = []
-        for bucket in histories.buckets:
-            for number, (start, count) in enumerate(zip(bucket.starts, bucket.counts, strict=True)):
-                same = jnp.float32(histories.weight)
-                weights = same if bucket.weights is None else on_device(bucket.weights[number])
-                columns, lengths = on_device(bucket.columns[number]), on_device(bucket.lengths[number])
-                calls.append(_Call(int(start), int(count), columns, weights, lengths))
-        ridge = objective.ridge(histories.table_lengths, len(other.lengths))
-        return cls(histories, calls, jnp.asarray(ridge))
-
-
 def item_weights(user_items: sparse.csr_array, items: int, objective: ials.Objective) -> np.ndarray:
     """float64 [items]: r_i, what each item weighs in a regression of its factor; 0 for an untouched item."""
     return _weights(np.bincount(user_items.indices, minlength=items), len(user_items.indptr) - 1, objective)
@@ -163,7 +126,7 @@ def _weights(lengths: np.ndarray, other_size: int, objective: ials.Objective) ->
 def fit(
     user_items: sparse.csr_array,
     settings: Settings,
-    start: Callable[[], tuple[np.ndarray, np.ndarray]],
+    start: Callable[[], Iterable[np.ndarray]],
     priors: Priors = NO_PRIORS,
     callback: Callback | None = None,
     checkpoint: Checkpoint | None = None,
@@ -174,7 +137,7 @@ def fit(
     Args:
         user_items: float32 CSR [users, items], positive weights, no duplicates.
         settings: rank, objective, epochs, solver.
-        start: makes user factors [users, K] and item factors [items, K] to start from.
+        start: makes user factors [users, K], then item factors [items, K] to start from, float32.
         priors: regressions of factors on features.
         callback: called after each epoch.
         checkpoint: where to keep the state after an epoch, and to go on from.
@@ -186,111 +149,94 @@ def fit(
     """
     kept = None if checkpoint is None else checkpoint.read(settings.epochs)
     done, losses = (0, []) if kept is None else (kept.epochs, kept.losses)
-    rows, columns = prepare(user_items, settings.rank, tile_bytes())
-    users = _Side.of(rows, columns, settings.objective)
-    items = _Side.of(columns, rows, settings.objective)
+    users, items = prepare(user_items, settings.rank, settings.objective, settings.solver, settings.steps)
+    rows, columns = users.places, items.places
+
+    def both(w: Table, h: Table) -> tuple[np.ndarray, np.ndarray]:
+        return _finite_rows(rows, w, settings), _finite_rows(columns, h, settings)
+
     if not all(np.isfinite(side.ridge).all() for side in (users, items)):
         raise FitDiverged(_diverged(settings))
-    threads = (settings.threads or cores.count()) if _on_cpu() else 1
+    threads = (settings.threads or cores.count()) if on_cpu() else 1
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,
     ):
-        tables = HostTables(pool) if _on_cpu() else DeviceTables()
-        w, h = start() if kept is None else (kept.users, kept.items)
+        tables = HostTables(pool) if on_cpu() else DeviceTables()
+        given = iter(start() if kept is None else (kept.users, kept.items))
         # Of the users' last half-epoch: a fit that has none left to do cannot find them again.
         told = None if kept is None else kept.user_coefficients
+        w = tables.hold(rows, next(given))
         if told is None and priors.users is not None:
-            told = priors.users.fit(w)
-        w = tables.hold(rows.to_table(w), rows.size)
-        h = tables.hold(columns.to_table(h), columns.size)
+            told = priors.users.fit(rows.from_table(np.asarray(w)))
+        h = tables.hold(columns, next(given))
         bar.update(done)
         for epoch in range(done, settings.epochs):
             began = time.perf_counter()
             # Users last: their factors are then the row solves against the final items, as a fold-in gives them.
             h, w, _ = _half_epoch(items, users, h, w, priors.items, settings, tables)
             w, h, told = _half_epoch(users, items, w, h, priors.users, settings, tables)
-            w.block_until_ready()
+            tables.read(w).block_until_ready()
             seconds = time.perf_counter() - began
             loss = None
             if settings.loss:
-                loss = _loss(user_items, users, items, w, h, priors, settings)
+                loss = _loss(user_items, users, items, tables.read(w), tables.read(h), priors, settings)
                 losses.append(loss)
                 bar.set_postfix(loss=f"{loss:.6g}")
             if callback is not None:
                 callback(epoch, seconds, loss)
             if watch is not None:
-                watch(epoch, partial(_finite_rows, rows, columns, w, h, settings))
+                watch(epoch, partial(both, w, h))
             bar.update()
             if checkpoint is not None and (epoch + 1 == settings.epochs or checkpoint.due()):
-                checkpoint.write(State(epoch + 1, *_finite_rows(rows, columns, w, h, settings), losses, told))
-    user_rows, item_rows = _finite_rows(rows, columns, w, h, settings)
+                checkpoint.write(State(epoch + 1, *both(w, h), losses, told))
+    del users, items  # and with them the histories: a table and its rows in order need the memory
+    user_rows = _finite_rows(rows, w, settings)
+    del w
+    item_rows = _finite_rows(columns, h, settings)
     coefficients = None if priors.items is None else priors.items.fit(item_rows)
     return Factors(user_rows, item_rows, coefficients, losses, told)
 
 
-def _finite_rows(
-    users: Histories, items: Histories, w: jax.Array, h: jax.Array, settings: Settings
-) -> tuple[np.ndarray, np.ndarray]:
-    """Both tables in the matrix's order; FitDiverged where a number is infinite or NaN."""
-    user_rows, item_rows = users.from_table(np.asarray(w)), items.from_table(np.asarray(h))
-    if not (np.isfinite(user_rows).all() and np.isfinite(item_rows).all()):
+def _finite_rows(places: Places, table: Table, settings: Settings) -> np.ndarray:
+    """A table in the matrix's order; FitDiverged where a number is infinite or NaN."""
+    rows = places.from_table(np.asarray(table))
+    if not np.isfinite(rows).all():
         raise FitDiverged(_diverged(settings))
-    return user_rows, item_rows
+    return rows
 
 
 def _half_epoch(
-    side: _Side,
-    other: _Side,
-    solved: jax.Array,
-    fixed: jax.Array,
+    side: Side,
+    other: Side,
+    solved: Table,
+    fixed: Table,
     prior: RidgePrior | None,
     settings: Settings,
     tables: Tables,
-) -> tuple[jax.Array, jax.Array, np.ndarray | None]:
+) -> tuple[Table, Table, np.ndarray | None]:
     """Solve one side's table against the other. Both come back in the fixed side's eigenbasis, in which scores are the
     same, and so do the coefficients of the prior, if there is one."""
-    gram = tables.gram(fixed, other.histories.size)
+    gram = tables.gram(fixed, other.places.size)
     if not np.isfinite(gram).all():
         raise FitDiverged(_diverged(settings))
     eigenvalues, basis = np.linalg.eigh(gram)
     axes = basis.astype(np.float32)
-    fixed = tables.rotated(fixed, other.histories.size, axes)
+    fixed = tables.rotated(fixed, other.places.size, axes)
     spectrum = (settings.objective.unobserved_weight * np.maximum(eigenvalues, 0)).astype(np.float32)
     expected = coefficients = None
     if prior is not None:
-        coefficients = prior.fit(side.histories.from_table(np.asarray(solved))) @ axes
-        expected = tables.hold(side.histories.to_table(prior.predict(coefficients)), side.histories.size)
-    half = ials.HalfEpoch(fixed, jnp.asarray(spectrum), side.ridge, expected)
+        coefficients = prior.fit(side.places.from_table(np.asarray(solved))) @ axes
+        expected = tables.read(tables.hold(side.places, prior.predict(coefficients)))
+    half = ials.HalfEpoch(tables.read(fixed), jnp.asarray(spectrum), side.ridge, expected)
 
-    def solve(call: _Call) -> jax.Array:
-        return ials.solve_rows(
-            half,
-            np.int32(call.start),
-            np.int32(call.count),
-            call.columns,
-            call.weights,
-            call.lengths,
-            settings.solver,
-            settings.steps,
-        )
-
-    pieces = [(call.start, call.rows, partial(solve, call)) for call in side.calls]
-    first = sum(bucket.rows for bucket in side.histories.buckets)
-    empty = np.zeros((side.histories.size - first, settings.rank), np.float32)
+    pieces = [(call.start, call.rows, partial(call.solve, half)) for call in side.calls]
+    first = side.solved
+    empty = np.zeros((side.places.size - first, settings.rank), np.float32)
     if expected is not None:
-        here = slice(first, side.histories.size)
+        here = slice(first, side.places.size)
         empty = ials.empty_rows(spectrum, np.asarray(side.ridge)[here], np.asarray(expected[here]))
-    return tables.joined((side.histories.capacity, settings.rank), pieces, (first, empty)), fixed, coefficients
-
-
-def tile_bytes() -> int:
-    """Gathered factors of one tile on this device."""
-    return TILE_BYTES if _on_cpu() else ACCELERATOR_TILE_BYTES
-
-
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return tables.joined(solved, pieces, (first, empty)), fixed, coefficients
 
 
 def _diverged(settings: Settings) -> str:
@@ -303,16 +249,16 @@ def _diverged(settings: Settings) -> str:
 
 def _loss(
     user_items: sparse.csr_array,
-    users: _Side,
-    items: _Side,
+    users: Side,
+    items: Side,
     w: jax.Array,
     h: jax.Array,
     priors: Priors,
     settings: Settings,
 ) -> float:
     """The whole objective (see ials.py) and the priors' penalties: observed entries in float32, the rest in float64."""
-    rows = np.repeat(users.histories.position, np.diff(user_items.indptr)).astype(np.int32)
-    columns = items.histories.position[user_items.indices].astype(np.int32)
+    rows = np.repeat(users.places.position, np.diff(user_items.indptr)).astype(np.int32)
+    columns = items.places.position[user_items.indices].astype(np.int32)
     padding = -len(rows) % LOSS_CHUNK
     rows, columns = np.pad(rows, (0, padding)), np.pad(columns, (0, padding))
     weights = np.pad(user_items.data, (0, padding))
@@ -320,13 +266,13 @@ def _loss(
     for at in range(0, len(rows), LOSS_CHUNK):
         chunk = slice(at, at + LOSS_CHUNK)
         total += float(ials.observed_loss(w, h, rows[chunk], columns[chunk], weights[chunk]))
-    wide_w = np.asarray(w)[: users.histories.size].astype(np.float64)
-    wide_h = np.asarray(h)[: items.histories.size].astype(np.float64)
+    wide_w = np.asarray(w)[: users.places.size].astype(np.float64)
+    wide_h = np.asarray(h)[: items.places.size].astype(np.float64)
     total += settings.objective.unobserved_weight * float(np.sum((wide_w.T @ wide_w) * (wide_h.T @ wide_h)))
     for side, table, wide, prior in ((users, w, wide_w, priors.users), (items, h, wide_h, priors.items)):
         if prior is not None:
-            coefficients = prior.fit(side.histories.from_table(np.asarray(table)))
-            wide = wide - side.histories.to_table(prior.predict(coefficients))[: len(wide)]
+            coefficients = prior.fit(side.places.from_table(np.asarray(table)))
+            wide = wide - side.places.to_table(prior.predict(coefficients))[: len(wide)]
             total += settings.objective.regularization * prior.penalty(coefficients)
         total += float(np.asarray(side.ridge, np.float64)[: len(wide)] @ np.sum(wide**2, axis=1))
     return total

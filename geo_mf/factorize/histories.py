@@ -68,25 +68,27 @@ class Bucket:
 
 
 @dataclass(frozen=True)
-class Histories:
-    """One side's histories, ready for the solver.
+class Places:
+    """Where the rows of one side of a matrix stand in its table.
 
     Attributes:
-        buckets: longest histories first.
         position: int64 [rows], where each row of the matrix stands in the table. Rows without a history stand last.
         lengths: int64 [rows], number of interactions of each row of the matrix.
-        size: rows of the table in use; those from there to `capacity` are never read.
-        capacity: rows of the table as it is allocated, the same on both sides: compiled code serves them alike. More
-            than a tile has.
-        weight: the common weight when `Bucket.weights` is None.
+        size: rows of the table in use; those from there to `capacity` are never read, but for one of zeros.
+        capacity: rows of the table as it is allocated, the same on both sides: compiled code serves them alike.
+        weight: the common weight where all weights are equal.
     """
 
-    buckets: tuple[Bucket, ...]
     position: np.ndarray
     lengths: np.ndarray
     size: int
     capacity: int
     weight: float
+
+    @property
+    def places(self) -> "Places":
+        """The places alone, without histories that a subclass may hold."""
+        return Places(self.position, self.lengths, self.size, self.capacity, self.weight)
 
     @cached_property
     def table_lengths(self) -> np.ndarray:
@@ -104,6 +106,17 @@ class Histories:
     def from_table(self, table: np.ndarray) -> np.ndarray:
         """[capacity, k] in the table's order -> [rows, k] in the matrix's order."""
         return np.ascontiguousarray(table[self.position])
+
+
+@dataclass(frozen=True)
+class Histories(Places):
+    """One side's histories, ready for the solver.
+
+    Attributes:
+        buckets: longest histories first. A table has more rows than a tile.
+    """
+
+    buckets: tuple[Bucket, ...]
 
 
 def bucket_widths(lengths: np.ndarray, rank: int) -> list[int]:
@@ -156,12 +169,12 @@ class Layout:
         widths = bucket_widths(np.concatenate([user_lengths, item_lengths]), rank)
         users, items = (Side.of(lengths, widths, slots) for lengths in (user_lengths, item_lengths))
         tallest = max((shape.per_tile for _, _, shape in users.edges + items.edges), default=0)
-        return cls(users, items, _roomy(max(users.size, items.size, tallest + 1)))
+        return cls(users, items, roomy(max(users.size, items.size, tallest + 1)))
 
     @property
-    def shapes(self) -> set["Shape"]:
-        """The calls that have to be compiled, without regard to how many there are of each."""
-        return {replace(shape, calls=1, used=1) for _, _, shape in self.users.edges + self.items.edges}
+    def programs(self) -> int:
+        """What has to be compiled: a call of each shape, without regard to how many there are of it."""
+        return len({replace(shape, calls=1, used=1) for _, _, shape in self.users.edges + self.items.edges})
 
 
 def prepare(user_items: sparse.csr_array, rank: int, tile_bytes: int = TILE_BYTES) -> tuple[Histories, Histories]:
@@ -233,6 +246,11 @@ class Side:
     position: np.ndarray
     size: int
 
+    @property
+    def slots(self) -> int:
+        """Interactions that there is room for."""
+        return sum(shape.slots for _, _, shape in self.edges)
+
     @classmethod
     def of(cls, lengths: np.ndarray, widths: list[int], slots: int) -> "Side":
         """The places of histories of these lengths, for buckets of these widths."""
@@ -252,7 +270,7 @@ class Side:
         return cls(order, lengths, edges, position, size + len(order) - first)
 
 
-def _roomy(rows: int) -> int:
+def roomy(rows: int) -> int:
     """At least `rows`, on a grid of eight steps to the octave: somewhat more data find the same compiled code."""
     step = max(64, _power_of_two(rows) // 16)
     return -(-rows // step) * step
@@ -289,7 +307,7 @@ def _fill(side: Side, matrix: sparse.csr_array | sparse.csc_array, capacity: int
         )
         start += len(lengths)
     weight = float(matrix.data[0]) if uniform and matrix.nnz else 1.0
-    return Histories(tuple(buckets), side.position, side.lengths, side.size, capacity, weight)
+    return Histories(side.position, side.lengths, side.size, capacity, weight, tuple(buckets))
 
 
 def _in_tiles(values: np.ndarray, places: np.ndarray, in_use: np.ndarray, per_tile: int) -> np.ndarray:

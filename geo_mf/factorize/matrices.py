@@ -22,8 +22,10 @@ def shape(matrix: Any) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def check(matrix: Any, allow_negative: bool = False, name: Name = "user_items") -> sparse.csr_array:
+def check(matrix: Any, allow_negative: bool = False, name: Name = "user_items", copy: bool = True) -> sparse.csr_array:
     """A float32 CSR copy: duplicates summed, zeros removed, indices sorted. The input stays as it is.
+
+    With `copy=False` the input's own memory where it is of that form already: for those who only read.
 
     Raises:
         InvalidInput: not a two-dimensional matrix of real numbers, empty along an axis, or a value that is negative,
@@ -42,32 +44,43 @@ def check(matrix: Any, allow_negative: bool = False, name: Name = "user_items") 
     if given.ndim != 2 or 0 in shape(given):
         raise InvalidInput(f"{name} has shape {given.shape}: it needs at least one {row} and one {column}")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is named below
-        data = given.data.astype(np.float32)
+        data = given.data.astype(np.float32, copy=False)
     if not allow_negative and data.size and data.min() < 0:
         raise InvalidInput(
             f"{name} holds a negative weight ({data.min():g}): weights say how sure an interaction is; "
             "leave dislikes out"
         )
-    # A copy; of 32 bits where they suffice, which is half of what large matrices often come with.
+    # Of 32 bits where they suffice, which is half of what large matrices often come with.
     narrow = np.int32 if max(given.nnz, *shape(given)) <= np.iinfo(np.int32).max else np.int64
-    checked = sparse.csr_array((data, given.indices.astype(narrow), given.indptr.astype(narrow)), shape=given.shape)
+    parts = data, given.indices.astype(narrow, copy=False), given.indptr.astype(narrow, copy=False)
+    if copy or not (data.all() and given.has_canonical_format):
+        parts = tuple(
+            own if own is not theirs else own.copy() for own, theirs in zip(parts, _parts(given), strict=True)
+        )
+    checked = sparse.csr_array(parts, shape=given.shape)
     checked.sum_duplicates()
-    if not np.isfinite(checked.data).all():
+    # NaN is the least and the greatest of what it is among.
+    if checked.nnz and not np.isfinite([checked.data.min(), checked.data.max()]).all():
         raise InvalidInput(
             f"{name} holds NaN, infinity or a number beyond float32: remove those entries or give them a finite "
             "weight, around 1"
         )
-    checked.eliminate_zeros()
+    if not checked.data.all():
+        checked.eliminate_zeros()
     return checked
 
 
+def _parts(matrix: sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return matrix.data, matrix.indices, matrix.indptr
+
+
 def check_training(user_items: Any) -> sparse.csr_array:
-    """`check`, for a fit.
+    """`check`, for a fit, which only reads.
 
     Raises:
         InvalidInput: as in `check`, or there are no interactions.
     """
-    matrix = check(user_items)
+    matrix = check(user_items, copy=False)
     if matrix.nnz == 0:
         raise InvalidInput(f"user_items of shape {shape(matrix)} has no interactions: there is nothing to fit")
     return matrix

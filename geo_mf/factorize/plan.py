@@ -9,14 +9,17 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.errors import DoesNotFit, InvalidInput
-from geo_mf.factorize import timing
-from geo_mf.factorize.fit import Settings, tile_bytes
-from geo_mf.factorize.histories import Layout
+from geo_mf.factorize import blocks, histories, sides, timing
+from geo_mf.factorize.fit import Settings
 from geo_mf.factorize.matrices import shape
 from geo_mf.factorize.parameters import whole
 
 GIB = 2**30
-COMPILER_BYTES = 90_000_000
+
+Layout = blocks.Layout | histories.Layout
+"""How histories are padded, whichever way rows are solved."""
+
+COMPILER_BYTES = 66_000_000
 """What XLA keeps after its first compilation."""
 
 SHAPE_BYTES = 3_500_000
@@ -108,7 +111,7 @@ class Problem:
     @classmethod
     def of(cls, user_items: sparse.csr_array, features: int = 0, user_features: int = 0) -> "Problem":
         """The shape of a fit of this matrix, with so many features of an item and of a user."""
-        uniform = bool(np.all(user_items.data == user_items.data[0]))
+        uniform = bool(user_items.data.min() == user_items.data.max())
         users, items = shape(user_items)
         by_item = np.bincount(user_items.indices, minlength=items)
         size, by_user = (users, items, user_items.nnz), np.diff(user_items.indptr)
@@ -140,7 +143,7 @@ class Problem:
 
     def plan(self, settings: Settings, timed: bool = True) -> Plan:
         """Predict memory, and with `timed`, on a CPU, try a few calls to predict the time."""
-        layout = Layout.of(self.user_lengths, self.item_lengths, settings.rank, tile_bytes())
+        layout = sides.layout(self.user_lengths, self.item_lengths, settings.rank, settings.solver)
         memory, parts = peak_memory(self, settings.rank, layout, settings.loss)
         free = available()
         seconds = compiling = None
@@ -159,42 +162,49 @@ class Problem:
             parts=parts,
             epoch_seconds=seconds,
             compile_seconds=compiling,
-            advice="" if memory <= free else _advice(self, settings.rank, free),
+            advice="" if memory <= free else _advice(self, settings, free),
         )
 
 
 def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False) -> tuple[int, dict[str, int]]:
     """Bytes that a fit adds at its peak, and what they are for.
 
-    Three moments are the candidates: padding the histories (the matrix, its transpose, what is padded so far), setting
-    up the tables (the numbers drawn, in the order of the table, and in its memory), and the last half-epoch (the padded
-    histories, both tables twice: as they are and as they become).
+    Four moments are the candidates: padding the histories (beside the matrix's transpose), setting up the tables (the
+    numbers drawn beside the table they go to), the epochs (the padded histories and both tables), and the end (both
+    tables beside the users' factors in their order). What has to be copied of a matrix that is not float32 CSR, sorted
+    and without duplicates, is not known here.
     """
     users, items, interactions = problem.shape
-    slots = [shape.slots for side in (layout.users, layout.items) for _, _, shape in side.edges]
-    matrix = (8 if problem.uniform else 12) * interactions + 8 * (users + items)  # with its balanced weights
-    padded = problem.part * sum(slots) * (4 if problem.uniform else 8)
-    padding = 2 * matrix + padded + 4 * interactions + 13 * max(slots, default=0)
-    tables = 4 * rank * problem.part * (layout.users.size + layout.items.size)
+    balanced = 0 if problem.uniform else 4 * interactions
+    padded = problem.part * (layout.users.slots + layout.items.slots) * (4 if problem.uniform else 8)
+    orders = 40 * (users + items)
+    padding = balanced + 8 * interactions + padded + orders
+    of_users, of_items = (4 * rank * problem.part * side.size for side in (layout.users, layout.items))
+    tables = of_users + of_items
     prior = sum(
         4 * size * (3 * width + 3 * rank)
         for size, width in ((items, problem.features), (users, problem.user_features))
         if width
     )
-    compiled = COMPILER_BYTES + SHAPE_BYTES * len(layout.shapes)
-    of_users, of_items = (4 * rank * problem.part * side.size for side in (layout.users, layout.items))
-    setup = matrix + padded + max(3 * of_users + of_items, of_users + 3 * of_items)
-    epochs = matrix + padded + (6 if loss else 2) * tables + 32 * rank**2 + compiled + prior
+    compiled = COMPILER_BYTES + SHAPE_BYTES * layout.programs
+    setup = balanced + padded + orders + max(2 * of_users, of_users + 2 * of_items)
+    # An accelerator makes a new table of what is solved; what is computed of the objective is wide, of both tables.
+    epochs = balanced + padded + orders + (1 if sides.on_cpu() else 2) * tables + (4 * tables if loss else 0)
+    if isinstance(layout, blocks.Layout):
+        epochs += 4 * rank * max(layout.users.scratch, layout.items.scratch)
+    epochs += 32 * rank**2 + compiled + prior
+    end = balanced + orders + tables + max(of_users, of_items) + compiled + prior
     parts = {
-        "matrix": matrix,
+        "balanced weights": balanced,
         "padded histories": padded,
-        "tables of factors": 2 * tables,
+        "tables of factors": tables,
         "prior": prior,
         "compiler": compiled,
         "while padding": padding,
         "setting up": setup,
+        "at the end": end,
     }
-    return max(padding, setup, epochs), parts
+    return max(padding, setup, epochs, end), parts
 
 
 def available() -> int:
@@ -222,14 +232,14 @@ def _lines(path: str | Path) -> list[str]:
         return []
 
 
-def _advice(problem: Problem, rank: int, free: int) -> str:
+def _advice(problem: Problem, settings: Settings, free: int) -> str:
     """The largest number of factors that fits, or what else could be done."""
 
     def needed(rank: int) -> int:
-        layout = Layout.of(problem.user_lengths, problem.item_lengths, rank, tile_bytes())
+        layout = sides.layout(problem.user_lengths, problem.item_lengths, rank, settings.solver)
         return peak_memory(problem, rank, layout)[0]
 
-    smaller = rank // 2
+    smaller = settings.rank // 2
     while smaller and needed(smaller) > free:
         smaller //= 2
     if smaller:

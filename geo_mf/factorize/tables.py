@@ -13,69 +13,85 @@ import jax.numpy as jnp
 import numpy as np
 
 from geo_mf.factorize import ials
+from geo_mf.factorize.histories import Places
 from geo_mf.factorize.memory import aligned, shared
 
 GRAM_PARTS = 8
 """Slices of a Gram matrix, summed in this order whatever the number of cores: floating-point sums depend on order."""
 
-ROTATION_ROWS = 4096
+ROTATION_ROWS = 1024
+"""Rows rotated at a time: what comes of them is first put elsewhere."""
+
 Piece = tuple[int, int, Callable[[], jax.Array]]
 """First row, number of rows, and what computes at least so many."""
 
+Table = np.ndarray | jax.Array
+"""float32 [capacity, K], in host memory or on an accelerator."""
+
 
 class Tables(Protocol):
-    """What the loop asks of a device. `used` rows of a table mean something, the rest is never read."""
+    """What the loop asks of a device. `used` rows of a table mean something, the one behind them is zero where there is
+    one, the rest is never read. A table that is given to be changed is gone: what comes back has its memory."""
 
-    def hold(self, rows: np.ndarray, used: int) -> jax.Array:
-        """A table of the shape of `rows`, float32 [capacity, K], with the first `used` of them."""
+    def hold(self, places: Places, rows: np.ndarray) -> Table:
+        """A table of rows that come in the matrix's order, float32 [rows, K]."""
         ...
 
-    def gram(self, table: jax.Array, used: int) -> np.ndarray:
+    def gram(self, table: Table, used: int) -> np.ndarray:
         """HᵀH [K, K] in float64."""
         ...
 
-    def rotated(self, table: jax.Array, used: int, axes: np.ndarray) -> jax.Array:
-        """The table in the basis [K, K], float32, whose columns are the new axes."""
+    def rotated(self, table: Table, used: int, axes: np.ndarray) -> Table:
+        """The table, changed to the basis [K, K], float32, whose columns are the new axes."""
         ...
 
-    def joined(self, shape: tuple[int, int], pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> jax.Array:
-        """A table of this shape from pieces, computed here, and from one more piece that stands at a row."""
+    def read(self, table: Table) -> jax.Array:
+        """The table for JAX, until it is changed."""
+        ...
+
+    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
+        """The table, changed to pieces that are computed here, and to one more piece that stands at a row."""
         ...
 
 
 class HostTables:
-    """Tables in host memory, worked on by the threads of a pool."""
+    """Tables in host memory, worked on in place by the threads of a pool."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
 
-    def hold(self, rows: np.ndarray, used: int) -> jax.Array:
+    def hold(self, places: Places, rows: np.ndarray) -> Table:
         """See Tables."""
-        table = aligned(rows.shape)
-        table[:used] = rows[:used]
-        return shared(table)
+        table = aligned((places.capacity, rows.shape[1]))
+        table[: places.size + 1] = 0  # places that no row has, and the one that what pads a history points at
+        table[places.position] = rows
+        return table
 
-    def gram(self, table: jax.Array, used: int) -> np.ndarray:
+    def gram(self, table: Table, used: int) -> np.ndarray:
         """See Tables."""
         rows, step = np.asarray(table)[:used], -(-used // GRAM_PARTS)
         slices = [rows[at : at + step] for at in range(0, used, step)]
         parts = self._pool.map(lambda part: part.T @ part, slices)
         return np.sum([part.astype(np.float64) for part in parts], axis=0)
 
-    def rotated(self, table: jax.Array, used: int, axes: np.ndarray) -> jax.Array:
+    def rotated(self, table: Table, used: int, axes: np.ndarray) -> Table:
         """See Tables."""
-        rows, out = np.asarray(table)[:used], aligned(table.shape)
+        rows = np.asarray(table)[:used]
 
         def work(at: int) -> None:
             here = slice(at, min(at + ROTATION_ROWS, used))
-            np.matmul(rows[here], axes, out=out[here])
+            rows[here] = rows[here] @ axes
 
         list(self._pool.map(work, range(0, used, ROTATION_ROWS)))
-        return shared(out)
+        return table
 
-    def joined(self, shape: tuple[int, int], pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> jax.Array:
+    def read(self, table: Table) -> jax.Array:
         """See Tables."""
-        out = aligned(shape)
+        return shared(np.asarray(table))
+
+    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
+        """See Tables."""
+        out = np.asarray(table)
 
         def work(piece: Piece) -> None:
             start, count, compute = piece
@@ -84,28 +100,33 @@ class HostTables:
         list(self._pool.map(work, pieces))
         start, rows = rest
         out[start : start + len(rows)] = rows
-        return shared(out)
+        return table
 
 
 class DeviceTables:
     """Tables on an accelerator, which is busy with one call at a time."""
 
-    def hold(self, rows: np.ndarray, used: int) -> jax.Array:
+    def hold(self, places: Places, rows: np.ndarray) -> Table:
         """See Tables."""
-        return jnp.asarray(rows.copy())  # JAX may share the memory it is given, or read it later
+        return jnp.asarray(places.to_table(rows))
 
-    def gram(self, table: jax.Array, used: int) -> np.ndarray:
+    def gram(self, table: Table, used: int) -> np.ndarray:
         """See Tables."""
         step = -(-used // GRAM_PARTS)
-        parts = [ials.gram_part(table, np.int32(at), min(step, used - at)) for at in range(0, used, step)]
+        parts = [ials.gram_part(self.read(table), np.int32(at), min(step, used - at)) for at in range(0, used, step)]
         return np.sum([np.asarray(part, np.float64) for part in parts], axis=0)
 
-    def rotated(self, table: jax.Array, used: int, axes: np.ndarray) -> jax.Array:
+    def rotated(self, table: Table, used: int, axes: np.ndarray) -> Table:
         """See Tables."""
-        return ials.rotate(table, jnp.asarray(axes))
+        return ials.rotate(self.read(table), jnp.asarray(axes))
 
-    def joined(self, shape: tuple[int, int], pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> jax.Array:
+    def read(self, table: Table) -> jax.Array:
+        """See Tables."""
+        return jnp.asarray(table)
+
+    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
         """See Tables."""
         start, rows = rest
         parts = [*(compute()[:count] for _, count, compute in pieces), jnp.asarray(rows)]
-        return jnp.concatenate([*parts, jnp.zeros((shape[0] - start - len(rows), shape[1]), jnp.float32)])
+        left = len(table) - start - len(rows)
+        return jnp.concatenate([*parts, jnp.zeros((left, table.shape[1]), jnp.float32)])

@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from geo_mf import threads as cores
-from geo_mf.factorize import ials
+from geo_mf.factorize import blocks, histories, ials, one_row
 from geo_mf.factorize.fit import Settings
-from geo_mf.factorize.histories import Layout, Shape, Side
 from geo_mf.factorize.memory import aligned, on_device
 from geo_mf.factorize.tables import ROTATION_ROWS
 
@@ -21,55 +23,140 @@ ROUNDS = 3
 TRIED_SECONDS = 0.05
 """Work of a round, at least."""
 
+TRIED_SPANS = 4
+"""Calls tried of a side whose rows are solved one at a time, from its longest histories to its shortest."""
 
-def epoch(layout: Layout, settings: Settings, features: tuple[int, int], uniform: bool) -> tuple[float, float, float]:
+
+@dataclass(frozen=True)
+class _Trial:
+    """What is tried against one side.
+
+    Attributes:
+        half: something to solve against, of the real size as far as that matters.
+        spread: float64, how likely each row of its table is read, added up.
+        settings: of the fit.
+        uniform: whether all weights are equal.
+        pool: as many threads as the fit will have.
+        threads: how many.
+    """
+
+    half: ials.HalfEpoch
+    spread: np.ndarray
+    settings: Settings
+    uniform: bool
+    pool: ThreadPoolExecutor
+    threads: int
+
+    @classmethod
+    def of(
+        cls, lengths: np.ndarray, capacity: int, settings: Settings, uniform: bool, pool: ThreadPoolExecutor
+    ) -> "_Trial":
+        """Against rows with so many interactions, in the order of their table."""
+        rows = min(len(lengths), max(1, TRIED_TABLE_BYTES // (4 * settings.rank)))
+        table = aligned((capacity, settings.rank))
+        table[:rows] = np.random.default_rng(0).standard_normal((rows, settings.rank), np.float32) * 0.1
+        ones = jnp.ones(settings.rank, jnp.float32), jnp.ones(capacity, jnp.float32)
+        spread = np.cumsum(lengths[:rows], dtype=np.float64)
+        threads = settings.threads or cores.count()
+        return cls(ials.HalfEpoch(on_device(table), *ones, None), spread / spread[-1], settings, uniform, pool, threads)
+
+    def columns(self, count: int) -> np.ndarray:
+        """int32 [count], places in the table, as often as they would be read."""
+        found = np.searchsorted(self.spread, np.random.default_rng(0).random(count))
+        return np.minimum(found, len(self.spread) - 1).astype(np.int32)
+
+    def seconds(self, call: Callable[[], jax.Array]) -> tuple[float, float]:
+        """Seconds of a call with all threads busy, and of its first time, which compiles."""
+
+        def once() -> float:
+            began = time.perf_counter()
+            call().block_until_ready()
+            return time.perf_counter() - began
+
+        first, again = once(), once()
+        several = max(2, int(TRIED_SECONDS / again)) * self.threads
+        found = []
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            list(self.pool.map(lambda _: once(), range(several)))
+            found.append((time.perf_counter() - began) / several)
+        return min(found), first
+
+
+def epoch(
+    layout: blocks.Layout | histories.Layout, settings: Settings, features: tuple[int, int], uniform: bool
+) -> tuple[float, float, float]:
     """Seconds of an epoch that grow with the rows, its other seconds, and those of compiling.
 
-    Two shapes of each side are tried, and the dense products. `features` is how many numbers the features of an
+    A few calls of each side are tried, and the dense products. `features` is how many numbers the features of an
     item and of a user have, `uniform` whether all weights are equal.
     """
     threads = settings.threads or cores.count()
     with ThreadPoolExecutor(threads) as pool:
-        sides = (layout.users, layout.items), (layout.items, layout.users)
-        solving = [_solving(side, other, settings, (layout.capacity, uniform), pool, threads) for side, other in sides]
-        products, eigenvectors = _dense(layout, settings.rank, pool, threads)
-    rows = sum(of_side[0] for of_side in solving) + products
+        rows, compiling = 0.0, list[float]()
+        for side, other in ((layout.users, layout.items), (layout.items, layout.users)):
+            if side.slots:
+                ordered = np.zeros(other.size)
+                ordered[other.position] = other.lengths
+                trial = _Trial.of(ordered, layout.capacity, settings, uniform, pool)
+                spent, first = (
+                    _one_at_a_time(side, layout, trial) if isinstance(side, blocks.Side) else _in_tiles(side, trial)
+                )
+                rows, compiling = rows + spent, compiling + first
+        products, eigenvectors = _dense(layout.users.size + layout.items.size, settings.rank, pool, threads)
+    rows += products
     for side, width in zip((layout.items, layout.users), features, strict=True):
         if width:
             rows += 2 * _product(side.size, width + 1, settings.rank)
-    tried = [one for of_side in solving for one in of_side[1]]
-    compiling = float(np.mean(tried)) * len(layout.shapes) / min(threads, 2) if tried else 0.0
-    return rows, eigenvectors, compiling
+    compiled = max(compiling) * layout.programs / min(threads, 2) if compiling else 0.0
+    return rows, eigenvectors, compiled
 
 
-def _solving(
-    side: Side, other: Side, settings: Settings, like: tuple[int, bool], pool: ThreadPoolExecutor, threads: int
+def _one_at_a_time(
+    side: blocks.Side, layout: blocks.Layout | histories.Layout, trial: _Trial
 ) -> tuple[float, list[float]]:
-    """Seconds of one side's row solves, and those that compiling a shape took.
-
-    A call costs so much for each gathered number and so much for each row: both are found from the shape with the most
-    slots and the one with the most rows. `like`: capacity of the table, and whether all weights are equal.
-    """
-    if not side.edges:
-        return 0.0, []
-    shapes = [shape for _, _, shape in side.edges]
-    chosen = {max(shapes, key=_in_use), max(shapes, key=lambda shape: shape.used * shape.per_tile)}
-    half = _half(other, settings, like[0])
-    spread = np.cumsum(other.lengths[other.order], dtype=np.float64)
-    costs, compiling = {}, []
-    for shape in chosen:
-        costs[shape], first = _call(shape, half, spread / spread[-1], settings, pool, threads, like[1])
+    """Seconds of one side's row solves, and those that compiling took: each part of its work costs what a call in its
+    middle does."""
+    room = layout.room if isinstance(layout, blocks.Layout) else 0
+    work = np.cumsum([span.blocks for span in side.spans])
+    middles = (np.arange(TRIED_SPANS) + 0.5) / TRIED_SPANS * work[-1]
+    total, compiling = 0.0, []
+    for span in (side.spans[at] for at in np.searchsorted(work, middles)):
+        firsts = np.zeros(layout.capacity + 1, np.int32)
+        firsts[1 : span.rows + 1] = np.cumsum(side.blocks[span.start : span.start + span.rows])
+        columns = aligned((room, side.block), np.int32)
+        columns[: span.blocks] = trial.columns(span.blocks * side.block).reshape(-1, side.block)
+        weights = jnp.float32(1)
+        if not trial.uniform:
+            ones = aligned((room, side.block))
+            ones[: span.blocks] = 1
+            weights = on_device(ones)
+        arguments = (on_device(columns), weights, on_device(firsts), np.int32(0), np.int32(span.rows))
+        sizes = (trial.settings.steps, blocks.most_rows(trial.settings.rank), span.scratch)
+        spent, first = trial.seconds(partial(one_row.solve_span, trial.half, *arguments, *sizes))
+        total += spent * work[-1] / TRIED_SPANS / span.blocks
         compiling.append(first)
-    per_slot, per_row = _fitted(costs)
-    total = sum(_in_use(shape) * per_slot + shape.used * shape.per_tile * per_row for shape in shapes)
     return total, compiling
 
 
-def _in_use(shape: Shape) -> int:
+def _in_tiles(side: histories.Side, trial: _Trial) -> tuple[float, list[float]]:
+    """The same where tiles of rows are solved. A call costs so much for each gathered number and so much for each row:
+    both are found from the shape with the most slots and the one with the most rows."""
+    shapes = [shape for _, _, shape in side.edges]
+    chosen = {max(shapes, key=_in_use), max(shapes, key=lambda shape: shape.used * shape.per_tile)}
+    costs, compiling = {}, []
+    for shape in chosen:
+        costs[shape], first = _tile(shape, trial)
+        compiling.append(first)
+    per_slot, per_row = _fitted(costs)
+    return sum(_in_use(shape) * per_slot + shape.used * shape.per_tile * per_row for shape in shapes), compiling
+
+
+def _in_use(shape: histories.Shape) -> int:
     return shape.used * shape.per_tile * shape.width
 
 
-def _fitted(costs: dict[Shape, float]) -> tuple[float, float]:
+def _fitted(costs: dict[histories.Shape, float]) -> tuple[float, float]:
     """Seconds for each slot and each row from those of one tile of each shape; neither is negative."""
     counts = np.array([[shape.per_tile * shape.width, shape.per_tile] for shape in costs], np.float64)
     seconds = np.array(list(costs.values()))
@@ -80,53 +167,21 @@ def _fitted(costs: dict[Shape, float]) -> tuple[float, float]:
     return float(seconds.sum() / counts[:, 0].sum()), 0.0
 
 
-def _half(other: Side, settings: Settings, capacity: int) -> ials.HalfEpoch:
-    """Something to solve against, of the real size as far as that matters."""
-    rows = min(other.size, max(1, TRIED_TABLE_BYTES // (4 * settings.rank)))
-    table = aligned((capacity, settings.rank))
-    table[:rows] = np.random.default_rng(0).standard_normal((rows, settings.rank), np.float32) * 0.1
-    return ials.HalfEpoch(on_device(table), jnp.ones(settings.rank, jnp.float32), jnp.ones(capacity, jnp.float32), None)
-
-
-def _call(
-    shape: Shape,
-    half: ials.HalfEpoch,
-    cumulative: np.ndarray,
-    settings: Settings,
-    pool: ThreadPoolExecutor,
-    threads: int,
-    uniform: bool,
-) -> tuple[float, float]:
+def _tile(shape: histories.Shape, trial: _Trial) -> tuple[float, float]:
     """Seconds of one tile with all threads busy, and of the first call, which compiles."""
-    random = np.random.default_rng(0)
-    rows = max(1, TRIED_TABLE_BYTES // (4 * settings.rank))
     tiles = (shape.room, shape.per_tile, shape.width)
-    columns = np.minimum(np.searchsorted(cumulative, random.random(tiles)), min(rows, len(cumulative)) - 1)
+    columns = trial.columns(shape.room * shape.per_tile * shape.width).reshape(tiles)
     lengths = np.full(tiles[:2], shape.width, np.int32)
-    weights = jnp.float32(1) if uniform else on_device(np.ones(tiles, np.float32))
-    arguments = (on_device(columns.astype(np.int32)), weights, on_device(lengths))
+    weights = jnp.float32(1) if trial.uniform else on_device(np.ones(tiles, np.float32))
     used = max(1, min(shape.room, shape.used // max(1, shape.calls)))
-
-    def solve() -> float:
-        began = time.perf_counter()
-        ials.solve_rows(
-            half, np.int32(0), np.int32(used), *arguments, settings.solver, settings.steps
-        ).block_until_ready()
-        return time.perf_counter() - began
-
-    first, once = solve(), solve()
-    several = max(2, int(TRIED_SECONDS / once))
-    found = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        list(pool.map(lambda _: solve(), range(several * threads)))
-        found.append((time.perf_counter() - began) / (several * threads * used))
-    return min(found), first
+    arguments = (np.int32(0), np.int32(used), on_device(columns), weights, on_device(lengths))
+    how = (trial.settings.solver, trial.settings.steps)
+    spent, first = trial.seconds(partial(ials.solve_rows, trial.half, *arguments, *how))
+    return spent / used, first
 
 
-def _dense(layout: Layout, rank: int, pool: ThreadPoolExecutor, threads: int) -> tuple[float, float]:
+def _dense(rows: int, rank: int, pool: ThreadPoolExecutor, threads: int) -> tuple[float, float]:
     """Seconds of the Gram matrices and rotations of one epoch, and of their eigenvectors."""
-    rows = layout.users.size + layout.items.size
     part = np.random.default_rng(0).standard_normal((min(rows, ROTATION_ROWS), rank), np.float32)
     axes = np.eye(rank, dtype=np.float32)
     gram = _fastest(lambda: list(pool.map(lambda _: part.T @ part, range(threads)))) / threads

@@ -17,6 +17,7 @@ import numpy as np
 
 from geo_mf.errors import InvalidInput
 from geo_mf.index.approximate import ApproximateIndex, Effort
+from geo_mf.index.cost import Cost
 from geo_mf.index.exact import Hits
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.index.recall import DEPTHS, Recall, Truth, norm_groups, tenths
@@ -167,7 +168,7 @@ def make(
     for kind in kinds:
         index = ApproximateIndex.build(vectors, kind, basis=basis, like=index, seed=seed)
         index = _raised(index, truths, goal)
-        index = index.with_effort(replace(index.effort, exact_below=_exact_below(index, truths, goal)))
+        index = index.with_effort(replace(index.effort, exact_below=_exact_below(index, kind, truths, goal)))
         measured = _measured(index, kind, truths, goal, began)
         if factory is not None or _serves(index, measured, goal):
             return index, measured
@@ -279,30 +280,28 @@ def _holds(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> 
     return all(truth.recall(index, k).holds(goal.recall) for k in DEPTHS for truth in truths.values())
 
 
-def _exact_below(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> float:
-    """The share of allowed rows below which scoring them all is faster than searching, or searching finds too few: half
-    way, in powers, between the first share where that was so and the last where it was not."""
+def _exact_below(index: ApproximateIndex, kind: str, truths: Mapping[str, Truth], goal: Goal) -> float:
+    """The share of allowed rows below which scoring them all costs less than searching, or searching finds too few:
+    half way, in powers, between the first share where that is so and the last where it is not."""
     if not truths:
         return SHARES[0]
-    last = 1.0
+    last, cost = 1.0, Cost.of(index, graph="HNSW" in kind)
     vectors, rng = index.vectors, np.random.default_rng(0)
     truth = next(iter(truths.values()))
-    asked = truth.queries[: 5 * TIMED_QUERIES]
+    asked = truth.queries[:SOME_QUERIES]
     direction = rng.standard_normal(index.dim).astype(np.float32) @ np.diag(vectors[:4096].std(axis=0))
     along = vectors @ direction.astype(np.float32)
     looking = index.with_effort(replace(index.effort, exact_below=0.0))
     for share in SHARES:
+        if cost.exact(share) < cost.search(share):
+            return float(np.sqrt(last * share))
         # Rows taken at random, and rows that lie on one side, away from most queries: a filter by date, one by topic.
         for allowed in (rng.random(index.size) < share, along >= np.quantile(along, 1 - share)):
             chosen = np.flatnonzero(allowed)
             if len(chosen) <= DEPTHS[0]:
                 return float(np.sqrt(last * share))
             best = Hits.best(*scan_rows(asked, vectors, chosen, DEPTHS[0]), DEPTHS[0])
-            found = Truth(asked, best, truth.groups).recall(looking, DEPTHS[0], allowed)
-            exactly = _median_ms(lambda one, c=chosen: scan_rows(one, vectors, c, DEPTHS[0]), asked)
-            if found.overall < goal.recall or exactly < _median_ms(
-                lambda one, mask=allowed: looking.search(one, DEPTHS[0], mask), asked
-            ):
+            if Truth(asked, best, truth.groups).recall(looking, DEPTHS[0], allowed).overall < goal.recall:
                 return float(np.sqrt(last * share))
         last = share
     return 0.0

@@ -1,0 +1,122 @@
+"""Both sides of a fit, as a device takes them: histories in its memory, and the calls that solve their rows.
+
+A CPU solves one row after the other by conjugate gradients (one_row.py), each core its own rows. An accelerator wants
+tiles of many rows (ials.py), and so does the exact solver, whose factorizations come from a library.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from geo_mf.factorize import blocks, histories, ials, one_row
+from geo_mf.factorize.histories import TILE_BYTES, Histories, Places
+from geo_mf.factorize.memory import on_device
+
+ACCELERATOR_TILE_BYTES = 64 * 1024 * 1024
+"""An accelerator wants a tile that fills it, not one that fits a core's cache."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Rows of a table that one call solves.
+
+    Attributes:
+        start: the first row.
+        rows: how many.
+        solve: given what a half-epoch shares, at least so many rows, [rows, K].
+    """
+
+    start: int
+    rows: int
+    solve: Callable[[ials.HalfEpoch], jax.Array]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a fit.
+
+    Attributes:
+        places: where its rows stand in its table.
+        calls: which solve all rows that have a history.
+        ridge: float32 [capacity], lam r of each row of the table.
+    """
+
+    places: Places
+    calls: list[Call]
+    ridge: jax.Array
+
+    @property
+    def solved(self) -> int:
+        """Rows of the table that the calls solve: those behind them have no history."""
+        return sum(call.rows for call in self.calls)
+
+
+def on_cpu() -> bool:
+    """Whether JAX computes on a CPU."""
+    return jax.default_backend() == "cpu"
+
+
+def row_by_row(solver: ials.Solver) -> bool:
+    """Whether rows are solved one at a time here."""
+    return on_cpu() and solver == "cg"
+
+
+def tile_bytes() -> int:
+    """Gathered factors of one tile on this device."""
+    return TILE_BYTES if on_cpu() else ACCELERATOR_TILE_BYTES
+
+
+def layout(
+    user_lengths: np.ndarray, item_lengths: np.ndarray, rank: int, solver: ials.Solver
+) -> blocks.Layout | histories.Layout:
+    """How `prepare` pads histories of these lengths."""
+    if row_by_row(solver):
+        return blocks.Layout.of(user_lengths, item_lengths, rank)
+    return histories.Layout.of(user_lengths, item_lengths, rank, tile_bytes())
+
+
+def prepare(
+    user_items: sparse.csr_array, rank: int, objective: ials.Objective, solver: ials.Solver, steps: int
+) -> tuple[Side, Side]:
+    """The users' side and the items' side of a float32 CSR matrix [users, items], for factors of length `rank`."""
+    if row_by_row(solver):
+        users, items = blocks.prepare(user_items, rank)
+        calls = [_one_at_a_time(side, rank, steps) for side in (users, items)]
+    else:
+        users, items = histories.prepare(user_items, rank, tile_bytes())
+        calls = [_in_tiles(side, solver, steps) for side in (users, items)]
+    return (
+        Side(users.places, calls[0], jnp.asarray(objective.ridge(users.table_lengths, len(items.lengths)))),
+        Side(items.places, calls[1], jnp.asarray(objective.ridge(items.table_lengths, len(users.lengths)))),
+    )
+
+
+def _one_at_a_time(side: blocks.Blocks, rank: int, steps: int) -> list[Call]:
+    columns, firsts = on_device(side.columns), on_device(side.firsts)
+    weights = jnp.float32(side.weight) if side.weights is None else on_device(side.weights)
+    most = blocks.most_rows(rank)
+
+    def solve(span: blocks.Span, half: ials.HalfEpoch) -> jax.Array:
+        which = np.int32(span.start), np.int32(span.rows)
+        return one_row.solve_span(half, columns, weights, firsts, *which, steps, most, span.scratch)
+
+    return [Call(span.start, span.rows, partial(solve, span)) for span in side.spans]
+
+
+def _in_tiles(side: Histories, solver: ials.Solver, steps: int) -> list[Call]:
+    def solve(arguments: tuple[np.int32 | jax.Array, ...], half: ials.HalfEpoch) -> jax.Array:
+        return ials.solve_rows(half, *arguments, solver, steps)
+
+    calls, same = [], jnp.float32(side.weight)
+    for bucket in side.buckets:
+        for number, (start, count) in enumerate(zip(bucket.starts.tolist(), bucket.counts.tolist(), strict=True)):
+            weights = same if bucket.weights is None else on_device(bucket.weights[number])
+            columns, lengths = on_device(bucket.columns[number]), on_device(bucket.lengths[number])
+            arguments = (np.int32(start), np.int32(count), columns, weights, lengths)
+            calls.append(Call(start, count * bucket.lengths.shape[-1], partial(solve, arguments)))
+    return calls
