@@ -28,7 +28,7 @@ PRIOR: Mapping[str, Values] = {"prior_regularization": (0.1, 100.0)}
 
 LOGARITHMIC = ("factors", "regularization", "unobserved_weight", "prior_regularization")
 FIXED = (
-    *("attributes", "encoder", "cache", "learn_blend", "cold_share"),
+    *("attributes", "user_attributes", "encoder", "cache", "learn_blend", "cold_share"),
     *("index", "recall", "text_dims", "index_rate", "index_memory", "threads", "seed"),
 )
 """Settings that are matters of the machine or of the texts, or that say nothing about the factors."""
