@@ -28,9 +28,13 @@ SIGNATURES = {
     "partial_fit_users": "userids user_items",
     "partial_fit_items": "itemids item_users",
 }
-MORE: dict[str, list[str]] = {
-    **{name: ["item_features"] for name in ("similar_items", "recalculate_item", "partial_fit_items")},
-    **{name: ["user_features"] for name in ("recommend", "recalculate_user", "partial_fit_users")},
+MORE = {
+    "similar_items": "item_features",
+    "recalculate_item": "item_features",
+    "partial_fit_items": "item_features",
+    "recommend": "user_features",
+    "recalculate_user": "user_features",
+    "partial_fit_users": "user_features",
 }
 
 
@@ -154,7 +158,7 @@ def test_spark_s_equation_converts_up_to_the_stronger_hold_on_short_histories(cl
 @pytest.mark.parametrize("method", SIGNATURES)
 def test_arguments_have_the_names_and_the_order_of_implicit(method: str) -> None:
     names = arguments(getattr(gm.IALS, method))
-    assert names == SIGNATURES[method].split() + MORE.get(method, [])
+    assert names == [*SIGNATURES[method].split(), *MORE.get(method, "").split()]
 
 
 @pytest.mark.parametrize("method", SIGNATURES)

@@ -246,7 +246,20 @@ def test_what_cannot_be_done_is_named(
     asked: dict[str, Any] = {"encoder": bert, "texts": TEXTS, "out": tmp_path / "small"} | settings
     with pytest.raises(InvalidInput, match=message):
         compress(**asked)
-    assert not (tmp_path / "small").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_reads_the_weights_of_its_layers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import T5Config, T5EncoderModel
+
+    small = T5Config(vocab_size=24, d_model=24, d_kv=12, d_ff=48, num_layers=1, num_heads=2, pad_token_id=1)
+    monkeypatch.setattr("test_compress.transformer", lambda family: T5EncoderModel(small))
+    encoder = SentenceEncoder(write_model(tmp_path / "t5", "t5"), device="cpu", threads=1)
+    with pytest.raises(InvalidInput, match="as T5 does"):
+        compress(encoder, TEXTS, tmp_path / "small")
+    assert [path.name for path in tmp_path.iterdir()] == ["t5"]
 
 
 def test_a_folder_that_is_there_stays(bert: SentenceEncoder, half: Path, tmp_path: Path) -> None:
@@ -282,6 +295,21 @@ def cut(folder: Path) -> None:
         weights.truncate(1000)
 
 
+def described(**changes: int) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return apply
+
+
+def shared_with(place: int) -> Callable[[Path], None]:
+    def change(listing: dict[str, Any]) -> None:
+        listing["layers"][0]["names"].append(listing["layers"][place]["names"][0])
+
+    return broken(change)
+
+
 DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "another format": (broken(lambda listing: listing.update(format=2)), "its format is 2"),
     "no layers": (broken(lambda listing: listing.pop("layers")), "does not describe"),
@@ -293,6 +321,19 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "no such layer": (broken(lambda listing: listing["layers"][0].update(names=["a.b"])), "could not be loaded"),
     "a layer left out": (broken(lambda listing: listing["layers"].pop()), "could not be loaded"),
+    "a layer within a layer": (
+        broken(lambda listing: listing["layers"][0].update(names=["", "0"])),
+        "expected a Linear",
+    ),
+    "a whole model as a layer": (
+        broken(lambda listing: listing["layers"][0]["names"].append("0")),
+        "is a Transformer; expected a Linear",
+    ),
+    "a weight shared by layers of two shapes": (shared_with(4), "cannot share a weight"),
+    # None of these may ask for the memory that it names.
+    "a model of a terabyte": (described(vocab_size=10**10), "expected at most 100 times"),
+    "a billion layers": (described(num_hidden_layers=10**9), "num_hidden_layers is 1000000000"),
+    "a width beyond all numbers": (described(hidden_size=10**30), "could not be loaded"),
     "weights cut short": (cut, "could not be loaded"),
     "weights gone": (lambda folder: (folder / "lowrank.safetensors").unlink(), "no .safetensors weights"),
 }
@@ -305,6 +346,15 @@ def test_a_damaged_folder_is_refused(half: Path, tmp_path: Path, case: str) -> N
     change(copy)
     with pytest.raises(InvalidInput, match=message):
         SentenceEncoder(copy, device="cpu").encode(["kada"])
+
+
+def test_only_files_that_are_read_are_copied_when_it_is_loaded(half: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(half, tmp_path / "copy")
+    (copy / "endless").symlink_to("/dev/zero")
+    (copy / "round").symlink_to(copy)
+    (copy / "weights.bin").write_bytes(b"\0" * 9)
+    wanted = SentenceEncoder(half, device="cpu", threads=1).encode(TEXTS)
+    np.testing.assert_array_equal(SentenceEncoder(copy, device="cpu", threads=1).encode(TEXTS), wanted)
 
 
 def test_loading_leaves_the_random_numbers_of_torch_alone(half: Path) -> None:
@@ -401,6 +451,16 @@ def test_variants_are_made_of_the_words_there_are() -> None:
     assert all(set(text.split()) <= {*WORDS, "wolf"} for text in strange)
 
 
+def test_parts_of_words_are_no_words(folders: dict[str, Path]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folders["bert"]), device="cpu")
+    assert distilling._vocabulary(model) == sorted(WORDS)
+    assert distilling._words(["\u2581kada", "\u2581lo", "ing", "\u2581", "</s>", "\u2581n3xt"]) == ["kada"]
+    assert distilling._words(["\u0120kada", "ing", "!"]) == ["kada"]
+    assert distilling._words(["kada", "##ing", "lofe", "[PAD]"]) == ["kada", "lofe"]
+
+
 # --- the real one ---
 
 
@@ -446,7 +506,8 @@ def test_the_command_compresses_and_a_build_uses_it(folders: dict[str, Path], li
     )
     assert rec.card["encoder_name"] == "small"
     assert gm.load(tmp_path / "index").encoder.fingerprint == SentenceEncoder(tmp_path / "small").fingerprint
-    assert "is there already" in command(*asked, "--out", tmp_path / "small", code=65).stderr
+    told = command(*asked, "--out", tmp_path / "small", code=65).stderr
+    assert "is there already" in told and "to export it: geo-mf compress" in told  # a run may end before its exports
 
 
 def test_the_command_exports(folders: dict[str, Path], lines: Path, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,11 +46,15 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 
 rng = np.random.default_rng(0)
-users, items, n, factors, discount = int(sys.argv[3]), 20_000, 1_500_000, int(sys.argv[1]), float(sys.argv[2])
+users, items, n = int(sys.argv[2]), 20_000, int(sys.argv[3])
 pairs = np.unique(rng.integers(0, users, n) * items + (items * rng.random(n) ** 3).astype(np.int64))
-matrix = sparse.csr_array((np.ones(len(pairs), np.float32), (pairs // items, pairs % items)), (users, items))
-model = gm.IALS(factors, iterations=2, popularity_discount=discount, random_state=0)
-predicted, before, peak, done = model.plan(matrix, timed=False).memory, resident(), 0, threading.Event()
+weights = np.ones(len(pairs), np.float32)
+if "BiasedMF" in sys.argv[1]:
+    weights += np.arange(len(pairs)) % 5
+matrix = sparse.csr_array((weights, (pairs // items, pairs % items)), (users, items))
+model = eval(sys.argv[1])
+plan = model.plan(matrix, timed=False) if isinstance(model, gm.IALS) else model.plan(matrix)
+predicted, before, peak, done = plan.memory, resident(), 0, threading.Event()
 
 def watch():
     global peak
@@ -64,11 +70,27 @@ print(predicted / (peak - before))
 """
 
 
-@pytest.mark.parametrize(("factors", "discount", "users"), [(16, 0.0, 60_000), (128, 0.5, 60_000), (128, 0.0, 600_000)])
+@pytest.mark.parametrize(
+    ("model", "users", "interactions"),
+    [
+        ("gm.IALS(16, iterations=2, popularity_discount=0.0, random_state=0)", 60_000, 1_500_000),
+        ("gm.IALS(128, iterations=2, popularity_discount=0.5, random_state=0)", 60_000, 1_500_000),
+        ("gm.IALS(128, iterations=2, popularity_discount=0.0, random_state=0)", 600_000, 1_500_000),
+        ("gm.BiasedMF(16, iterations=2, random_state=0)", 60_000, 300_000),
+        ("gm.BiasedMF(64, iterations=2, random_state=0, variational=False)", 300_000, 300_000),
+        (
+            "gm.GradientMF(64, 'mse', epochs=2, batch_size=32768, negatives=128, patience=0, random_state=0)",
+            9000,
+            10**6,
+        ),
+        ("gm.GradientMF(128, epochs=1, batch_size=8192, validate_every=1, random_state=0)", 120_000, 40_000),
+    ],
+    ids=lambda one: one.replace(", random_state=0", "") if isinstance(one, str) else None,
+)
 def test_the_memory_foreseen_is_within_thirty_percent_of_what_a_fit_takes(
-    factors: int, discount: float, users: int
+    model: str, users: int, interactions: int
 ) -> None:
-    command = [sys.executable, "-c", MEASURED, str(factors), str(discount), str(users)]
+    command = [sys.executable, "-c", MEASURED, model, str(users), str(interactions)]
     ratio = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert 1 / 1.3 < ratio < 1.3
 
@@ -94,6 +116,44 @@ def test_a_shape_alone_is_enough_and_more_of_anything_takes_more() -> None:
     assert memory(n=10**8) > least
     assert memory(factors=512) > least
     assert memory(features=384) > least
+
+
+@pytest.mark.parametrize("make", [gm.BiasedMF, gm.GradientMF])
+def test_a_plan_of_memory_alone(make: type[gm.BiasedMF] | type[gm.GradientMF], checkerboard: sparse.csr_array) -> None:
+    def memory(users: int = 10**5, items: int = 10**4, n: int = 10**7, factors: int = 64, features: int = 0) -> int:
+        return make(factors).plan((users, items, n), features).memory
+
+    least = memory()
+    assert memory(users=10**6) > least
+    assert memory(items=10**6) > least
+    assert memory(n=10**8) > least
+    assert memory(factors=512) > least
+    assert memory(features=384) > least
+    plan = make(8).plan(checkerboard)
+    assert plan.fits and "time" not in str(plan)
+    assert sum(plan.parts.values()) == plan.memory
+    with pytest.raises(InvalidInput, match=r"expected \(users, items, interactions\)"):
+        make(8).plan((5, 5))
+    with pytest.raises(InvalidInput, match="features is -1"):
+        make(8).plan(checkerboard, -1)
+    one = sparse.csr_array(([1.0], ([0], [0])), shape=(4_000_000, 1_000_000))
+    with pytest.raises(DoesNotFit, match=r"factors=65536 needs about .* GiB.* are free: factors=\d+ would fit"):
+        make(65_536).fit(one)
+
+
+def test_what_a_fit_keeps_is_what_it_is_told_to_keep() -> None:
+    def parts(**settings: Any) -> dict[str, int]:
+        return gm.GradientMF(64, **settings).plan((10**5, 10**4, 10**6)).parts
+
+    tables, bias = 4 * 64 * 11 * 10**4, 4 * 10**4
+    assert parts()["tables of factors"] == tables + bias
+    assert parts()["optimizer"] == 2 * (tables + bias) + 4  # two moments, and a count of steps
+    assert parts(optimizer=optax.sgd(0.1))["optimizer"] == 0
+    assert parts(loss="mse")["tables of factors"] == tables
+    assert parts()["the best look"] == tables
+    assert parts(patience=0)["the best look"] == 0
+    exact, spread = (gm.BiasedMF(64, variational=v).plan((10**5, 10**4, 10**6)).memory for v in (False, True))
+    assert spread > 1.2 * exact
 
 
 def test_what_does_not_fit_is_refused_with_advice() -> None:

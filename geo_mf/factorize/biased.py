@@ -1,19 +1,26 @@
 """BiasedMF, as a thin shell with the field's own method names over ratings.py and the loop of fit_ratings.py."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from geo_mf.errors import InvalidInput
-from geo_mf.factorize import matrices
+from geo_mf.factorize import matrices, peak
+from geo_mf.factorize.checkpoint import Checkpoint
 from geo_mf.factorize.cores import all_cores
 from geo_mf.factorize.fit_ratings import Callback, Fitted, Settings, fit
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
+from geo_mf.factorize.plan import Plan, Problem
 from geo_mf.factorize.ratings import Objective, fold_in
 from geo_mf.factorize.retrieval import FactorModel
 from geo_mf.factorize.rows import Rows
 from geo_mf.geometry.prior import RidgePrior
+
+FREE_TO_CHANGE = ("iterations", "num_threads", "clip")
+"""Settings that may differ between the runs that share a checkpoint."""
 
 
 class BiasedMF(FactorModel):
@@ -131,6 +138,7 @@ class BiasedMF(FactorModel):
         item_features: np.ndarray | None = None,
         show_progress: bool = False,
         callback: Callback | None = None,
+        checkpoint: str | Path | None = None,
     ) -> "BiasedMF":
         """Learn factors and biases.
 
@@ -141,27 +149,57 @@ class BiasedMF(FactorModel):
             show_progress: progress bar on stderr.
             callback: called after each epoch with its number, its seconds and the mean expected squared error of the
                 training ratings.
+            checkpoint: a file that keeps the factors and biases after an epoch. If it exists, the fit goes on from it:
+                a fit that was killed, run again, ends with the same factors as one that was not. With more `iterations`
+                than before, a finished fit goes on too.
 
         Raises:
-            InvalidInput: not a sparse matrix, a rating is not finite, a pair is rated twice, nothing is rated, or the
-                shapes disagree.
+            InvalidInput: not a sparse matrix, a rating is not finite, a pair is rated twice, nothing is rated, the
+                shapes disagree, or the checkpoint belongs to another fit or has more epochs than `iterations`.
+            DoesNotFit: the memory is not there.
+            IncompatibleIndex: the checkpoint is damaged.
             FitDiverged: the factors became infinite or NaN.
         """
-        matrix = check_ratings(ratings)
+        matrix = _some(check_ratings(ratings))
         shape = matrices.shape(matrix)
-        if matrix.nnz == 0:
-            raise InvalidInput(f"ratings of shape {shape} hold no rating: there is nothing to fit")
+        features = None if item_features is None else matrices.check_features(item_features, shape)
+        self._plan(Problem.of(matrix, 0 if features is None else features.shape[1])).check()
         with all_cores():
             prior = None
-            if item_features is not None:
+            if features is not None:
                 rated = np.bincount(matrix.indices, minlength=shape[1])
                 # An item teaches the regression as much as its own ratings decide its factor.
                 weights = rated / (rated + self.regularization)
-                prior = RidgePrior.of(matrices.check_features(item_features, shape), weights, self.prior_regularization)
+                prior = RidgePrior.of(features, weights, self.prior_regularization)
             how = Settings(self.factors, self.objective, self.iterations, self.num_threads, show_progress)
-            learned = fit(matrix, how, generator(self.random_state), prior, callback)
+            kept = None
+            if checkpoint is not None:
+                fixed = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
+                kept = Checkpoint.of(checkpoint, matrix, fixed, features)
+            learned = fit(matrix, how, generator(self.random_state), prior, callback, kept)
         self._take(learned, (float(matrix.data.min()), float(matrix.data.max())))
         return self
+
+    def plan(self, ratings: Any, features: int = 0) -> Plan:
+        """What `fit` would take: its memory. The time of an epoch is not foreseen.
+
+        Args:
+            ratings: the matrix to be fitted; or, before there is one, (users, items, ratings), whose histories are then
+                taken to be log-normal.
+            features: numbers of an item's features, 0 for none.
+
+        Raises:
+            InvalidInput: as in `fit`; or a shape that no matrix can have.
+        """
+        features = whole("features", features, 0)
+        if isinstance(ratings, tuple):
+            return self._plan(replace(Problem.asked(ratings, features), uniform=False))
+        return self._plan(Problem.of(_some(check_ratings(ratings)), features))
+
+    def _plan(self, problem: Problem) -> Plan:
+        return problem.foreseen(
+            self.factors, self.iterations, lambda rank: peak.ratings(problem, rank, self.variational)
+        )
 
     def predict(self, userids: Rows, itemids: Rows) -> np.ndarray:
         """Ratings of pairs, within the range of the training ratings when `clip` is set; else as the base class."""
@@ -250,6 +288,12 @@ def check_ratings(ratings: Any) -> sparse.csr_array:
             f"user {user[at]} gave item {matrix.indices[at]} a rating that is NaN, infinite or beyond float32: "
             "remove it, or give it a finite value"
         )
+    return matrix
+
+
+def _some(matrix: sparse.csr_array) -> sparse.csr_array:
+    if matrix.nnz == 0:
+        raise InvalidInput(f"ratings of shape {matrices.shape(matrix)} hold no rating: there is nothing to fit")
     return matrix
 
 

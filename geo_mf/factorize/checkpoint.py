@@ -1,6 +1,7 @@
-"""A fit that survives being killed: its factors after an epoch, in one file, and a fingerprint of what was fitted."""
+"""A fit that survives being killed: its state after an epoch, in one file, and a fingerprint of what was fitted."""
 
 import hashlib
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from scipy import sparse
 
 from geo_mf.errors import InvalidInput
 from geo_mf.factorize import persistence
+from geo_mf.factorize.matrices import shape
 
 KIND = "checkpoint"
 TIME_SHARE = 0.05
@@ -23,16 +25,13 @@ class State:
 
     Attributes:
         epochs: how many are done.
-        users, items: factors float32 [users, K] and [items, K].
-        losses: after each epoch, if they were asked for.
-        user_coefficients: float32 [dim + 1, K] or None, the regression that the users were last solved with.
+        arrays: by name, all that the next epoch begins with; numbers, no objects.
+        told: the little that is no array, as JSON keeps it: a float comes back as it was.
     """
 
     epochs: int
-    users: np.ndarray
-    items: np.ndarray
-    losses: list[float]
-    user_coefficients: np.ndarray | None = None
+    arrays: dict[str, np.ndarray]
+    told: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,6 +47,21 @@ class Checkpoint:
     fingerprint: str
     _began: float = field(default_factory=time.perf_counter)
     _spent: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        path: str | Path,
+        matrix: sparse.csr_array,
+        settings: dict[str, Any],
+        item_features: np.ndarray | None = None,
+        user_features: np.ndarray | None = None,
+    ) -> "Checkpoint":
+        """The checkpoint of a fit of this matrix with these settings, those left out that may change between runs."""
+        described = {name: _described(value) for name, value in settings.items()}
+        # Columns that nobody touched are in the shape alone.
+        described["shape"] = shape(matrix)
+        return cls(Path(path), fingerprint(matrix, item_features, described, user_features))
 
     def read(self, epochs: int) -> State | None:
         """The state that was kept; None when there is no checkpoint yet.
@@ -69,8 +83,7 @@ class Checkpoint:
                 f"the checkpoint {self.path} is of {state['epochs']} epochs, and only {epochs} are asked for: ask "
                 "for as many, or give another path"
             )
-        factors, told = (arrays["users"], arrays["items"]), arrays.get("user_coefficients")
-        return State(int(state["epochs"]), *factors, list(state["losses"]), told)
+        return State(int(state["epochs"]), arrays, state["told"])
 
     def due(self) -> bool:
         """Whether to write now: not when the writes so far took more than TIME_SHARE of the fit's time."""
@@ -79,11 +92,8 @@ class Checkpoint:
     def write(self, now: State) -> None:
         """Keep the state after an epoch."""
         began = time.perf_counter()
-        state: dict[str, Any] = {"fingerprint": self.fingerprint, "epochs": now.epochs, "losses": now.losses}
-        arrays = {"users": now.users, "items": now.items}
-        if now.user_coefficients is not None:
-            arrays["user_coefficients"] = now.user_coefficients
-        persistence.save(self.path, KIND, state, arrays)
+        state = {"fingerprint": self.fingerprint, "epochs": now.epochs, "told": now.told}
+        persistence.save(self.path, KIND, state, now.arrays)
         self._spent += time.perf_counter() - began
 
 
@@ -104,3 +114,14 @@ def fingerprint(
         digest.update(f"{name if name == 'users' else ''}{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _described(setting: Any) -> Any:
+    """A generator is the numbers that it will give, wherever it lies in memory; all else says what it is itself."""
+    if isinstance(setting, np.random.Generator):
+        setting = setting.bit_generator.state
+    elif isinstance(setting, np.random.RandomState):
+        setting = setting.get_state(legacy=False)
+    else:
+        return setting
+    return json.dumps(setting, sort_keys=True, default=np.ndarray.tolist)

@@ -15,7 +15,7 @@ from scipy import sparse
 from geo_mf.errors import InvalidInput
 from geo_mf.factorize import matrices
 from geo_mf.factorize.balance import Balance
-from geo_mf.factorize.checkpoint import Checkpoint, fingerprint
+from geo_mf.factorize.checkpoint import Checkpoint
 from geo_mf.factorize.cores import all_cores
 from geo_mf.factorize.fit import Callback, Priors, Settings, Watch, fit
 from geo_mf.factorize.ials import Objective, Solver
@@ -171,7 +171,7 @@ class IALS(RowSolves):
         kept = None
         if checkpoint is not None:
             fixed = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
-            kept = Checkpoint(Path(checkpoint), fingerprint(matrix, given[0], fixed, given[1]))
+            kept = Checkpoint.of(checkpoint, matrix, fixed, *given)
         fitted = fit(balanced, settings, start, priors, callback, kept, watch)
         self._balance, self._chosen = balance, objective
         self._set_factors(fitted.users, fitted.items)
@@ -210,10 +210,8 @@ class IALS(RowSolves):
         widths = whole("features", features, 0), whole("user_features", user_features, 0)
         with all_cores():
             if isinstance(user_items, tuple):
-                if len(user_items) != 3:
-                    raise InvalidInput(f"a shape is {user_items!r}; expected (users, items, interactions)")
-                users, items, interactions = user_items
-                problem = Problem.typical(users, items, interactions, widths[0])
+                problem = Problem.asked(user_items, widths[0])
+                users, items, interactions = problem.shape
                 discounted = any(self._wanted.discounts(interactions / (users * items)))
                 problem = replace(problem, uniform=not discounted, user_features=widths[1])
             else:

@@ -148,7 +148,7 @@ def fit(
         InvalidInput: the checkpoint belongs to another fit, or is further than `settings.epochs`.
     """
     kept = None if checkpoint is None else checkpoint.read(settings.epochs)
-    done, losses = (0, []) if kept is None else (kept.epochs, kept.losses)
+    done, losses = (0, []) if kept is None else (kept.epochs, list(kept.told["losses"]))
     users, items = prepare(user_items, settings.rank, settings.objective, settings.solver, settings.steps)
     rows, columns = users.places, items.places
 
@@ -163,9 +163,9 @@ def fit(
         tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,
     ):
         tables = HostTables(pool) if on_cpu() else DeviceTables()
-        given = iter(start() if kept is None else (kept.users, kept.items))
+        given = iter(start() if kept is None else (kept.arrays["users"], kept.arrays["items"]))
         # Of the users' last half-epoch: a fit that has none left to do cannot find them again.
-        told = None if kept is None else kept.user_coefficients
+        told = None if kept is None else kept.arrays.get("user_coefficients")
         w = tables.hold(rows, next(given))
         if told is None and priors.users is not None:
             told = priors.users.fit(rows.from_table(np.asarray(w)))
@@ -189,7 +189,10 @@ def fit(
                 watch(epoch, partial(both, w, h))
             bar.update()
             if checkpoint is not None and (epoch + 1 == settings.epochs or checkpoint.due()):
-                checkpoint.write(State(epoch + 1, *both(w, h), losses, told))
+                found = both(w, h)
+                arrays = {"users": found[0], "items": found[1]}
+                arrays |= {} if told is None else {"user_coefficients": told}
+                checkpoint.write(State(epoch + 1, arrays, {"losses": losses}))
     del users, items  # and with them the histories: a table and its rows in order need the memory
     user_rows = _finite_rows(rows, w, settings)
     del w

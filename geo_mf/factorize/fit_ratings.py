@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from geo_mf import threads as cores
 from geo_mf.errors import FitDiverged
 from geo_mf.factorize import ratings
+from geo_mf.factorize.checkpoint import Checkpoint, State
 from geo_mf.factorize.histories import Histories, prepare
 from geo_mf.geometry.prior import RidgePrior
 
@@ -83,6 +84,7 @@ def fit(
     random: np.random.Generator,
     prior: RidgePrior | None = None,
     callback: Callback | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Factorize ratings.
 
@@ -92,10 +94,13 @@ def fit(
         random: where the users' first factors come from.
         prior: regression of items' factors and biases on features; it is refitted before every item half-epoch.
         callback: called after each epoch.
+        checkpoint: where to keep the state after an epoch, and to go on from.
 
     Raises:
         FitDiverged: a factor is infinite or NaN.
+        InvalidInput: the checkpoint belongs to another fit, or is further than `settings.epochs`.
     """
+    kept = None if checkpoint is None else checkpoint.read(settings.epochs)
     values = matrix.data.astype(np.float64)
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     # Every target is at least 1: what pads a history with zeros then never meets a rating of zero.
@@ -109,16 +114,22 @@ def fit(
         _Side.of(side, objective.ridge(side.table_lengths, settings.rank, scale)) for side in (rows, columns)
     )
     centre = jnp.float32(mean - lowest + 1)
-    noise = INITIAL_NOISE * scale**2
-    w = _start(rows, settings.rank, scale * 0.01, random, objective.variational)
-    h = _start(columns, settings.rank, 0.0, random, objective.variational)
+    if kept is None:
+        done, noise = 0, INITIAL_NOISE * scale**2
+        w = _start(rows, settings.rank, scale * 0.01, random, objective.variational)
+        h = _start(columns, settings.rank, 0.0, random, objective.variational)
+    else:
+        done, noise = kept.epochs, float(kept.told["noise"])
+        w, h = (_from_arrays(side, name, kept.arrays) for side, name in ((rows, "users"), (columns, "items")))
+    del kept  # the tables are held once
     on_cpu = jax.default_backend() == "cpu"
     threads = (settings.threads or cores.count()) if on_cpu else 1
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=settings.epochs, desc="factorize", unit="epoch", disable=not settings.progress) as bar,
     ):
-        for epoch in range(settings.epochs):
+        bar.update(done)
+        for epoch in range(done, settings.epochs):
             began = time.perf_counter()
             expected = None if prior is None else _expected(prior, columns, h)
             h, _ = _half_epoch(items, w, expected, centre, noise, pool)
@@ -137,6 +148,9 @@ def fit(
                 callback(epoch, time.perf_counter() - began, expected_error)
             bar.set_postfix(rmse=f"{expected_error**0.5:.4f}")
             bar.update()
+            if checkpoint is not None and (epoch + 1 == settings.epochs or checkpoint.due()):
+                arrays = _to_arrays(rows, "users", w) | _to_arrays(columns, "items", h)
+                checkpoint.write(State(epoch + 1, arrays, {"noise": noise}))
     item_rows = columns.from_table(np.asarray(h.mean))
     return Fitted(
         users=rows.from_table(np.asarray(w.mean)),
@@ -156,6 +170,19 @@ def _start(
     factors = random.standard_normal((len(side.lengths), rank), np.float32) * np.float32(variance**0.5)
     mean = side.to_table(np.append(factors, np.zeros((len(factors), 1), np.float32), axis=1))
     return ratings.Posterior(jnp.asarray(mean), jnp.zeros((side.capacity, 2 * rank + 1)) if variational else None)
+
+
+def _to_arrays(side: Histories, name: str, table: ratings.Posterior) -> dict[str, np.ndarray]:
+    """A table in the matrix's order, for a checkpoint."""
+    parts = {name: table.mean} | ({} if table.spread is None else {f"{name}/spread": table.spread})
+    return {part: side.from_table(np.asarray(values)) for part, values in parts.items()}
+
+
+def _from_arrays(side: Histories, name: str, arrays: dict[str, np.ndarray]) -> ratings.Posterior:
+    """The table that `_to_arrays` was given, as far as anybody reads it."""
+    spread = arrays.get(f"{name}/spread")
+    mean = jnp.asarray(side.to_table(arrays[name]))
+    return ratings.Posterior(mean, None if spread is None else jnp.asarray(side.to_table(spread)))
 
 
 def _expected(prior: RidgePrior, side: Histories, table: ratings.Posterior) -> jax.Array:

@@ -1,18 +1,25 @@
 """GradientMF, as a thin shell with the field's own method names over gradient.py and the loop of fit_gradient.py."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optax
 
 from geo_mf.errors import InvalidInput
-from geo_mf.factorize import matrices
-from geo_mf.factorize.fit_gradient import Callback, Settings, fit, vectors
+from geo_mf.factorize import matrices, optimizer_state, peak
+from geo_mf.factorize.checkpoint import Checkpoint
+from geo_mf.factorize.fit_gradient import Callback, Settings, fit, table_shapes, vectors
 from geo_mf.factorize.gradient import Loss, Objective
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
+from geo_mf.factorize.plan import Plan, Problem
 from geo_mf.factorize.retrieval import FactorModel
 
 _LOSSES = ("mse", "bpr", "softmax", "ccl")
+_ADAM = optax.adam(0.01)
+"""One for all fits: what is compiled for an optimizer is found again by the object it is."""
+
 _TEMPERATURES = {"softmax": 0.1, "bpr": 0.3}
 
 
@@ -142,6 +149,7 @@ class GradientMF(FactorModel):
         item_features: np.ndarray | None = None,
         show_progress: bool = False,
         callback: Callback | None = None,
+        checkpoint: str | Path | None = None,
     ) -> "GradientMF":
         """Learn user and item factors.
 
@@ -151,9 +159,16 @@ class GradientMF(FactorModel):
             show_progress: progress bar on stderr.
             callback: called after each epoch with its number, its seconds, the mean training loss, and NDCG@20 when
                 it was measured, else None.
+            checkpoint: a file that keeps the tables, the optimizer's state and the best look after an epoch. If it
+                exists, the fit goes on from it: a fit that was killed, run again, ends with the same factors as one
+                that was not. With more `epochs` than before, a finished fit goes on too, unless it had stopped early.
+                Optimizers are told apart by what they do to a small table (`geo_mf.factorize.optimizer_state`).
 
         Raises:
-            InvalidInput: a weight is negative or not finite, the matrix has no interactions, or the shapes disagree.
+            InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, or
+                the checkpoint belongs to another fit or has more epochs than `epochs`.
+            DoesNotFit: the memory is not there.
+            IncompatibleIndex: the checkpoint is damaged.
             FitDiverged: the loss became infinite or NaN.
         """
         matrix = matrices.check_training(user_items)
@@ -163,21 +178,52 @@ class GradientMF(FactorModel):
             features = matrices.check_features(item_features, shape)
             if not np.isfinite(features).all():
                 raise InvalidInput("item_features holds NaN or infinity: remove or replace it")
-        how = Settings(
+        how = replace(self._loop, progress=show_progress)
+        self._plan(Problem.of(matrix, 0 if features is None else features.shape[1])).check()
+        kept = None
+        if checkpoint is not None:
+            fixed = {name: value for name, value in self.get_params().items() if name != "epochs"}
+            shapes = table_shapes(shape, how, 0 if features is None else features.shape[1])
+            fixed["optimizer"] = optimizer_state.behaviour(how.optimizer, shapes)
+            kept = Checkpoint.of(checkpoint, matrix, fixed, features)
+        learned = fit(matrix, how, generator(self.random_state), features, callback, kept)
+        self._take(learned.users, learned.items, learned.bias)
+        self.text_factors, self.history = learned.text, learned.history
+        return self
+
+    def plan(self, user_items: Any, features: int = 0) -> Plan:
+        """What `fit` would take: its memory. The time of an epoch is not foreseen.
+
+        Args:
+            user_items: the matrix to be fitted; or, before there is one, (users, items, interactions).
+            features: numbers of an item's features, 0 for none.
+
+        Raises:
+            InvalidInput: as in `fit`; or a shape that no matrix can have.
+        """
+        features = whole("features", features, 0)
+        if isinstance(user_items, tuple):
+            return self._plan(Problem.asked(user_items, features))
+        return self._plan(Problem.of(matrices.check_training(user_items), features))
+
+    def _plan(self, problem: Problem) -> Plan:
+        settings = self._loop
+        return problem.foreseen(
+            self.factors, self.epochs, lambda rank: peak.gradient(problem, replace(settings, rank=rank))
+        )
+
+    @property
+    def _loop(self) -> Settings:
+        return Settings(
             rank=self.factors,
             objective=self.objective,
-            optimizer=optax.adam(0.01) if self.optimizer is None else self.optimizer,
+            optimizer=_ADAM if self.optimizer is None else self.optimizer,
             epochs=self.epochs,
             batch=self.batch_size,
             popularity=self.popularity,
             every=self.validate_every,
             patience=self.patience,
-            progress=show_progress,
         )
-        learned = fit(matrix, how, generator(self.random_state), features, callback)
-        self._take(learned.users, learned.items, learned.bias)
-        self.text_factors, self.history = learned.text, learned.history
-        return self
 
     @property
     def _both_vectors(self) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,8 @@
 """What a fit would take, before it is begun: its memory, from the layout of the histories, and its time."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 
@@ -18,6 +20,9 @@ GIB = 2**30
 
 Layout = blocks.Layout | histories.Layout
 """How histories are padded, whichever way rows are solved."""
+
+Need = Callable[[int], tuple[int, dict[str, int]]]
+"""Bytes that a fit with so many factors adds at its peak, and what they are for."""
 
 COMPILER_BYTES = 66_000_000
 """What XLA keeps after its first compilation."""
@@ -118,6 +123,13 @@ class Problem:
         return cls(size, by_user, by_item, features, uniform, user_features=user_features)
 
     @classmethod
+    def asked(cls, shape: tuple[int, ...], features: int = 0) -> "Problem":
+        """`typical`, for (users, items, interactions) as a caller of `plan` gives them. Raises InvalidInput."""
+        if len(shape) != 3:
+            raise InvalidInput(f"a shape is {shape!r}; expected (users, items, interactions)")
+        return cls.typical(*shape, features)
+
+    @classmethod
     def typical(cls, users: int, items: int, interactions: int, features: int = 0) -> "Problem":
         """Log-normal histories, where only the numbers of users, items and interactions are known.
 
@@ -143,26 +155,34 @@ class Problem:
 
     def plan(self, settings: Settings, timed: bool = True) -> Plan:
         """Predict memory, and with `timed`, on a CPU, try a few calls to predict the time."""
-        layout = sides.layout(self.user_lengths, self.item_lengths, settings.rank, settings.solver)
-        memory, parts = peak_memory(self, settings.rank, layout, settings.loss)
+
+        @cache
+        def layout(rank: int) -> Layout:
+            return sides.layout(self.user_lengths, self.item_lengths, rank, settings.solver)
+
+        plan = self.foreseen(
+            settings.rank, settings.epochs, lambda rank: peak_memory(self, rank, layout(rank), settings.loss)
+        )
+        if not timed or jax.default_backend() != "cpu":
+            return plan
+        widths = (self.features, self.user_features)
+        rows, dense, compiling = timing.epoch(layout(settings.rank), settings, widths, self.uniform)
+        return replace(plan, epoch_seconds=self.part * rows + dense, compile_seconds=compiling)
+
+    def foreseen(self, rank: int, epochs: int, need: Need) -> Plan:
+        """The plan of a fit that takes `need(factors)`, with advice where that is not there."""
+        memory, parts = need(rank)
         free = available()
-        seconds = compiling = None
-        if timed and jax.default_backend() == "cpu":
-            widths = (self.features, self.user_features)
-            rows, dense, compiling = timing.epoch(layout, settings, widths, self.uniform)
-            seconds = self.part * rows + dense
         return Plan(
             users=self.shape[0],
             items=self.shape[1],
             interactions=self.shape[2],
-            factors=settings.rank,
-            iterations=settings.epochs,
+            factors=rank,
+            iterations=epochs,
             memory=memory,
             available=free,
             parts=parts,
-            epoch_seconds=seconds,
-            compile_seconds=compiling,
-            advice="" if memory <= free else _advice(self, settings, free),
+            advice="" if memory <= free else _advice(need, rank, free),
         )
 
 
@@ -232,15 +252,10 @@ def _lines(path: str | Path) -> list[str]:
         return []
 
 
-def _advice(problem: Problem, settings: Settings, free: int) -> str:
+def _advice(need: Need, rank: int, free: int) -> str:
     """The largest number of factors that fits, or what else could be done."""
-
-    def needed(rank: int) -> int:
-        layout = sides.layout(problem.user_lengths, problem.item_lengths, rank, settings.solver)
-        return peak_memory(problem, rank, layout)[0]
-
-    smaller = settings.rank // 2
-    while smaller and needed(smaller) > free:
+    smaller = rank // 2
+    while smaller and need(smaller)[0] > free:
         smaller //= 2
     if smaller:
         return f"factors={smaller} would fit"

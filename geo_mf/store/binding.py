@@ -132,7 +132,7 @@ def load(
         trend=contents.array("trend"),
         live=contents.array("live") if "live" in contents.arrays else np.ones(size, bool),
         blend=_blend(meta["blend"]),
-        encoder=encoder or encoder_from_spec(meta["encoder"]["spec"]),
+        encoder=encoder or _reopened(meta["encoder"], path),
         fingerprint=meta["encoder"]["fingerprint"],
         index=opened(contents.blob("index"), contents.arrays, meta.get("index"), size, dim),
         card=meta["card"] | {"version": manifest.version, "created": manifest.created.isoformat()},
@@ -158,6 +158,17 @@ def _replacement(encoder: TextEncoder, built_by: dict[str, Any], path: str | Pat
             "encoder can stand for the one that built it. Build it again"
         )
     return StandIn(encoder, built_by["fingerprint"], built_by["spec"])
+
+
+def _reopened(built_by: dict[str, Any], path: str | Path) -> TextEncoder:
+    """The encoder that built the index, from where it lay then."""
+    try:
+        return encoder_from_spec(built_by["spec"])
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"the encoder that built {path}, {built_by['name']}, cannot be opened: {error}. If it lies elsewhere now, "
+            "say where: encoder= in Python, --encoder on the command line"
+        ) from error
 
 
 def _check_codes(contents: Contents, manifest: Manifest) -> None:

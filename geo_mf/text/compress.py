@@ -78,7 +78,8 @@ def compress(
     shares = _checked(ratio, tables)
     place = Path(os.path.expanduser(out))
     if place.exists() or place.is_symlink():
-        raise InvalidInput(f"{str(place)!r} is there already; give a folder that is not, or delete it first")
+        more = "" if not is_thin(place) else f" (to export it: geo-mf compress {place} --ratio 1 --int8 --out NEW)"
+        raise InvalidInput(f"{str(place)!r} is there already; give a folder that is not, or delete it first{more}")
     if not place.parent.is_dir():
         raise InvalidInput(f"there is no folder {str(place.parent)!r} to put {place.name!r} in; make it first")
     known = _Texts.of(texts, seed)
@@ -221,6 +222,7 @@ def _planned(
             layers.append(Thin(group.names, "linear", rank))
     if share is not None:
         layers.append(_thin_table(encoder, model, share))
+    _check_call(encoder, model, texts)
     kept = sum(shape.dense if rank is None else rank * shape.each for shape, rank in zip(shapes, ranks, strict=True))
     plan = Plan(
         encoder=encoder.name,
@@ -232,6 +234,19 @@ def _planned(
         texts=len(texts.learn) + len(texts.held),
     )
     return plan, layers
+
+
+def _check_call(encoder: SentenceEncoder, model: Any, texts: _Texts) -> None:
+    """Whether the model still runs with thin layers in it."""
+    from geo_mf.text.distill import encoded
+
+    try:
+        encoded(model, (texts.learn + texts.held)[:1])
+    except AttributeError as error:
+        raise InvalidInput(
+            f"{encoder.name} does more with its linear layers than to call them ({error}), as T5 does; such a model "
+            "cannot be compressed"
+        ) from error
 
 
 def _taken_apart(group: "Group", shape: lowrank.Shape, seen: "Moments") -> lowrank.Directions:
@@ -324,7 +339,13 @@ def _workplace(out: Path, identity: str) -> Iterator[Path]:
             for file in work.iterdir():
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
             files.replace(known, identity.encode())
-        yield work
+        try:
+            yield work
+        except InvalidInput:
+            # Refused before anything was kept, and so it would be again: nobody is coming back for the folder.
+            if not (work / _PLAN).exists():
+                shutil.rmtree(work)
+            raise
         shutil.rmtree(work)
     finally:
         os.close(descriptor)

@@ -8,19 +8,22 @@ that is killed goes on from its last epoch, and ends with the same numbers.
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from geo_mf.errors import FitDiverged
 from geo_mf.files import replace
 from geo_mf.text.thin_folder import state_of
-from geo_mf.text.thin_layers import batches, features, vectors
+from geo_mf.text.thin_layers import batches, features, unit_rows, vectors
 
 __all__ = ["Course", "distill", "encoded", "variants"]
 
@@ -88,13 +91,19 @@ def variants(texts: Sequence[str], random: np.random.Generator, vocabulary: Sequ
     return made
 
 
-def _vocabulary(model: Any) -> list[str]:
+def _vocabulary(model: SentenceTransformer) -> list[str]:
     """The whole words that a model's tokenizer has a token for."""
-    tokenizer: Any = getattr(model, "tokenizer", None)
-    known: Any = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
-    # The marks in front are those of a word's beginning, in the tokenizers that have them.
-    words = {token.lstrip("\u2581\u0120") for token in known}
-    return sorted(word for word in words if word.isalpha() and len(word) > 2)
+    first = model[0]
+    if not isinstance(first, Transformer) or not isinstance(first.tokenizer, PreTrainedTokenizerBase):
+        return []
+    return _words(first.tokenizer.get_vocab())
+
+
+def _words(tokens: Iterable[str]) -> list[str]:
+    known = list(tokens)
+    # Where words begin with a mark, tokens without one are parts of words.
+    marked = [token[1:] for token in known if token[:1] in ("\u2581", "\u0120")]
+    return sorted({word for word in marked or known if word.isalpha() and len(word) > 2})
 
 
 def _part(words: list[str], random: np.random.Generator) -> list[str]:
@@ -194,9 +203,9 @@ def _loss(student: Any, teacher: Any, texts: Sequence[str], tokens: float) -> to
     prepared = features(student, texts)
     with torch.no_grad():
         wanted = teacher(dict(prepared))
-        target = nn.functional.normalize(wanted["sentence_embedding"].float(), dim=-1)
+        target = unit_rows(teacher, wanted)
     found = student(dict(prepared))
-    given = nn.functional.normalize(found["sentence_embedding"].float(), dim=-1)
+    given = unit_rows(student, found)
     loss = (1 - (given * target).sum(-1)).mean() + (given @ given.T - target @ target.T).square().mean()
     if tokens and "token_embeddings" in wanted and "attention_mask" in wanted:
         real = wanted["attention_mask"].bool()

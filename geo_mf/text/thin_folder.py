@@ -7,18 +7,20 @@ look for holds weights, so that sentence-transformers alone refuses the folder i
 
 import json
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from geo_mf.errors import InvalidInput
 from geo_mf.files import replace as write_file
 from geo_mf.files import sync_folder
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 __all__ = ["LISTING", "Thin", "fill", "is_thin", "layers_in", "made_thin", "save", "skeleton", "state_of"]
@@ -27,6 +29,8 @@ LISTING = "lowrank.json"
 WEIGHTS = "lowrank.safetensors"
 _FORMAT = 1
 _MAX_BYTES = 16 * 2**20
+_MOST = 100
+"""How many times as large the original's weights may be: what a damaged folder can make a reader ask for has an end."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +86,30 @@ def made_thin(model: "nn.Module", layers: Sequence[Thin]) -> None:
     from geo_mf.text.thin_layers import Group, replace, replace_table
 
     for layer in layers:
-        module = model.get_submodule(layer.names[0])
         kind = nn.Linear if layer.kind == "linear" else nn.Embedding
-        if type(module) is not kind:
-            raise InvalidInput(f"{layer.names[0]!r} is a {type(module).__name__}; expected a {kind.__name__}")
-        rows, columns = module.weight.shape
+        modules = [model.get_submodule(name) for name in layer.names]
+        module = modules[0]
+        for name, other in zip(layer.names, modules, strict=True):
+            if type(other) is not kind:
+                raise InvalidInput(f"{name!r} is a {type(other).__name__}; expected a {kind.__name__}")
+            if _shape(other) != _shape(module):
+                raise InvalidInput(
+                    f"{name!r} of {_by(other)} numbers cannot share a weight with {layer.names[0]!r} of {_by(module)}"
+                )
+        rows, columns = _shape(module)
         if layer.rank > min(rows, columns):
-            raise InvalidInput(f"{layer.names[0]!r} of {rows} x {columns} numbers has no rank {layer.rank}")
+            raise InvalidInput(f"{layer.names[0]!r} of {_by(module)} numbers has no rank {layer.rank}")
         put = replace if layer.kind == "linear" else replace_table
         put(model, Group(layer.names, module), np.zeros((rows, layer.rank)), np.zeros((layer.rank, columns)))
+
+
+def _shape(module: "nn.Module") -> tuple[int, int]:
+    rows, columns = cast("torch.Tensor", module.weight).shape
+    return rows, columns
+
+
+def _by(module: "nn.Module") -> str:
+    return " x ".join(map(str, _shape(module)))
 
 
 def fill(model: "nn.Module", folder: Path) -> None:
@@ -127,24 +146,76 @@ def state_of(model: "nn.Module") -> dict[str, Any]:
 
 
 @contextmanager
-def skeleton(folder: Path, transformers: Sequence[str]) -> Iterator[Path]:
-    """A copy of the folder, with random weights where its transformers' weights were: what the library can load.
+def skeleton(folder: Path, files: Sequence[Path], transformers: Sequence[str]) -> Iterator[Path]:
+    """A copy of the folder, with zeros where its transformers' weights were: what the library can load.
 
     Args:
         folder: of a compressed model.
+        files: of it, that a loader reads.
         transformers: sub-folders of its transformer modules.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModel
 
+    Raises:
+        InvalidInput: its settings describe a model that its numbers cannot be one of.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) / "model"
-        shutil.copytree(folder, place, ignore=shutil.ignore_patterns(WEIGHTS, "onnx*"))
+        for file in files:
+            if file != folder / WEIGHTS:
+                target = place / file.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
         for inner in transformers:
-            config = AutoConfig.from_pretrained(folder / inner, local_files_only=True, trust_remote_code=False)
-            with torch.random.fork_rng(devices=[]):
-                AutoModel.from_config(config, dtype="float32").save_pretrained(place / inner)
+            _write_zeros(place / inner / "model.safetensors", _described(folder, folder / inner))
         yield place
+
+
+def _described(folder: Path, inner: Path) -> "dict[str, torch.Tensor]":
+    """Names, shapes and kinds of a transformer's numbers as its settings have them, without any memory for them."""
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModel
+
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        held = len(file.keys())
+    config = AutoConfig.from_pretrained(inner, local_files_only=True, trust_remote_code=False)
+    for name, value in _settings(config.to_dict()):
+        if "layers" in name and isinstance(value, int) and value > max(held, 100):
+            raise InvalidInput(f"{name} is {value}, and there are {held} arrays; the folder is damaged: compress again")
+    with torch.device("meta"):
+        state = AutoModel.from_config(config, dtype=torch.float32).state_dict()
+    size, found = 4 * sum(one.numel() for one in state.values()), (folder / WEIGHTS).stat().st_size
+    if size > _MOST * found:
+        raise InvalidInput(
+            f"its settings describe {size:,} bytes of weights, and {WEIGHTS} has {found:,}; expected at most {_MOST} "
+            "times as many: the folder is damaged, compress again"
+        )
+    return state
+
+
+def _settings(found: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values, also of settings within settings."""
+    for name, value in found.items():
+        if isinstance(value, dict):
+            yield from _settings(value)
+        else:
+            yield str(name), value  # such as the numbers of labels
+
+
+def _write_zeros(file: Path, state: "Mapping[str, torch.Tensor]") -> None:
+    """A safetensors file of zeros, which are a hole in it: neither memory nor disk is used for them."""
+    import torch
+
+    kinds = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in state.items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    words = json.dumps(header).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(words)) + words)
+        stream.truncate(stream.tell() + end)
 
 
 def save(

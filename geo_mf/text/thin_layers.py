@@ -26,6 +26,7 @@ __all__ = [
     "prompt_of",
     "replace",
     "replace_table",
+    "unit_rows",
     "vectors",
 ]
 
@@ -160,12 +161,19 @@ def prompt_of(model: Any, kind: Kind) -> str:
 def features(model: Any, texts: Sequence[str]) -> dict[str, Any]:
     """What the model is given for documents, on its device."""
     prepared = model.preprocess(list(texts), prompt=prompt_of(model, "document") or None)
-    return {key: value.to(model.device) if hasattr(value, "to") else value for key, value in prepared.items()}
+    return {
+        key: value.to(model.device) if isinstance(value, torch.Tensor) else value for key, value in prepared.items()
+    }
 
 
 def vectors(model: Any, prepared: dict[str, Any]) -> torch.Tensor:
     """float32 [texts, dim] of unit length."""
-    return nn.functional.normalize(model(prepared)["sentence_embedding"].float(), dim=-1)
+    return unit_rows(model, model(prepared))
+
+
+def unit_rows(model: Any, result: dict[str, Any]) -> torch.Tensor:
+    """float32 [texts, dim] of unit length, of what a model gave: as many numbers of it as its settings keep."""
+    return nn.functional.normalize(result["sentence_embedding"][:, : model.truncate_dim].float(), dim=-1)
 
 
 @dataclass
