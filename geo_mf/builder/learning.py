@@ -1,12 +1,12 @@
 """What a build learns on interactions held out: how text predicts factors, how much text and the trend count, how high
-cold items stand."""
+cold items stand, how firmly newcomers are held."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
-from geo_mf.builder import trending
+from geo_mf.builder import newcomers, trending
 from geo_mf.builder.config import BuildConfig
 from geo_mf.builder.trial import CHUNK_SCORES, Described, HeldOut, Trial, predictors
 from geo_mf.geometry import blend, trend
@@ -16,12 +16,6 @@ from geo_mf.geometry.predictor import Predictor, Shape
 CURVED = 0.5
 """gamma of the maps that are not linear."""
 ALPHAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-NEWCOMER = 2.0
-"""`Blend.newcomer`: who was not in the fit is better held firmer to the mean user than those who were. On
-ml-latest-small NDCG@10 is .289 after one click and .440 after ten at once the ridge, .359 and .461 at twice, .362 and
-.448 at four times. It is no less so for others: of four builds without a fifth of the training users each, twice is the
-best of 1, 1.5, 2, 3 and 4 in three, and within a standard error of 1.5 in one (`benchmarks/cold_start.py --newcomers`).
-To choose it in each build would take one more fit and change nothing."""
 LEAST_COLD, MOST_COLD, UNKNOWN_SHARE = 0.05, 0.5, 0.5
 """Of the interactions to come, what cold items are thought to get: bounds of what the past says, and without a past."""
 
@@ -48,7 +42,8 @@ def learn(
     interaction with a warm item is held out. The map from features to factors is the one that ranks the cold items best
     among cold items. The text's weight, by length of history, is the one that ranks the warm items best among warm
     items. The scale of cold items is the one that ranks both best in one list of all items, the cold ones counting as
-    much as `expected_cold_share`. What the trend counts is learned at moments of the past, see `trending`.
+    much as `expected_cold_share`. What the trend counts is learned at moments of the past, see `trending`. Some users
+    are left out altogether, and asked as newcomers, see `newcomers`.
 
     Args:
         matrix: float32 CSR [users, items], the training weights.
@@ -62,20 +57,20 @@ def learn(
     shape = Shape(0.0, config.prior_regularization)
     out = HeldOut.of(matrix, items.features, config.seed) if items.features.any() else None
     trial = None if out is None else Trial.of(matrix, out.kept, items, config, shape)
-    learned = Blend(1.0, newcomer=NEWCOMER)
+    learned = Blend(1.0)
     if out is not None and trial is not None:
         shape, prior = _shape(trial, out, config)
         trial = replace(trial, prior=prior)
         learned = replace(learned, by_history=_text_weights(trial, out))
     if datetimes is not None:
         learned = trending.learn(matrix, datetimes, items, config, learned)
-    if out is None or trial is None or not (out.cold >= 0).any():
-        return Learned(learned, shape)
-    times = None if datetimes is None else datetimes[out.kept]
-    touched = trend.touches(trial.train.indices, times, len(items), learned.half_life)
-    crowd = trend.column(touched, items.features, config.prior_regularization)
-    share = expected_cold_share(matrix, config, datetimes)
-    return Learned(replace(learned, cold_scale=_cold_scale(trial, out, learned, crowd, share)), shape)
+    if out is not None and trial is not None and (out.cold >= 0).any():
+        times = None if datetimes is None else datetimes[out.kept]
+        touched = trend.touches(trial.train.indices, times, len(items), learned.half_life)
+        crowd = trend.column(touched, items.features, config.prior_regularization)
+        share = expected_cold_share(matrix, config, datetimes)
+        learned = replace(learned, cold_scale=_cold_scale(trial, out, learned, crowd, share))
+    return Learned(newcomers.learn(matrix, datetimes, items, config, learned), shape)
 
 
 def expected_cold_share(matrix: sparse.csr_array, config: BuildConfig, datetimes: np.ndarray | None) -> float:

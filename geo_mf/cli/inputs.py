@@ -145,7 +145,7 @@ class Settings:
         bool,
         typer.Option(
             "--no-learn-blend/--learn-blend",
-            help="Do not learn how much text and the trend count; saves one to three fits.",
+            help="Do not learn how much text and the trend count, nor how firmly newcomers are held; saves fits.",
         ),
     ] = False
     attributes: Annotated[
