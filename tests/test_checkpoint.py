@@ -211,7 +211,7 @@ eval(sys.argv[3]).fit(m, checkpoint=sys.argv[2], callback=lambda epoch, *told: p
     "model",
     [
         "gm.IALS(8, iterations=1000, random_state=0)",
-        "gm.BiasedMF(8, iterations=400, random_state=0)",
+        "gm.BiasedMF(8, iterations=1000, random_state=0)",
         "gm.GradientMF(8, epochs=250, batch_size=256, negatives=16, validate_every=100, patience=9, random_state=0)",
     ],
     ids=["IALS", "BiasedMF", "GradientMF"],
@@ -220,9 +220,10 @@ def test_kill_at_any_moment(model: str, graded: sparse.csr_array, tmp_path: Path
     sparse.save_npz(tmp_path / "m.npz", sparse.csr_matrix(graded))
     path = tmp_path / "fit.safetensors"
     command = [sys.executable, "-u", "-c", KILLED, str(tmp_path / "m.npz"), str(path), model]
-    for wait in (0.05, 0.4):
+    # So many epochs and so much later: a time alone would be long enough for a fast machine to end the fit.
+    for epochs, wait in ((1, 0.05), (40, 0.1)):
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ)) as process:
-            assert process.stdout is not None and process.stdout.readline()
+            assert process.stdout is not None and all(process.stdout.readline() for _ in range(epochs))
             time.sleep(wait)
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL, "the fit was over before it was killed"
