@@ -313,7 +313,10 @@ class Snapshot:
     def _pool(self, hits: Hits) -> Pool:
         """One query's hits as candidates."""
         found = int(hits.counts[0])
-        return Pool(hits.rows[0][:found], hits.scores[0][:found], self.catalog, self.likeness.directions)
+        # What likeness needs of all items is worked out for a re-ranker that asks, and for nobody else.
+        return Pool(
+            hits.rows[0][:found], hits.scores[0][:found], self.catalog, lambda rows: self.likeness.directions(rows)
+        )
 
     def _live_row(self, item: Any) -> int:
         row = self.catalog.items.row(item, "item")

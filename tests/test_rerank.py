@@ -541,6 +541,15 @@ def test_a_reranker_chooses_from_more_than_the_list(recommender: gm.Recommender,
         call(recommender, **OF[method], rerank=gm.Quota("topci", at_most=2))
 
 
+def test_a_request_without_a_reranker_does_not_wait_for_what_one_would_need(recommender: gm.Recommender) -> None:
+    rec = changed(recommender, live=recommender.live.copy())
+    rec.recommend(100)
+    rec.trending()
+    assert "likeness" not in vars(rec.now) and "mean_item" not in vars(rec.now.folding)
+    rec.recommend(100, rerank=gm.MMR(0.3))
+    assert "likeness" in vars(rec.now)
+
+
 @methods
 def test_removed_items_stay_away(recommender: gm.Recommender, method: str) -> None:
     live = recommender.live.copy()
