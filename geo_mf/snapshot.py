@@ -16,7 +16,7 @@ from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.clicks import Clicks, click_rows, merged_clicks
 from geo_mf.data.ids import IdMap
-from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
+from geo_mf.errors import InvalidInput, UnknownId
 from geo_mf.factorize.ials import Objective
 from geo_mf.folding import Folding
 from geo_mf.geometry import blend
@@ -29,7 +29,7 @@ from geo_mf.query import Found, Query, System
 from geo_mf.recommendations import Because, Recommendation, Recommendations, check_k, shortage
 from geo_mf.rerank.pool import Pool, Reranker, chain, choose
 from geo_mf.text.encoder import TextEncoder
-from geo_mf.text.stand_in import StandIn
+from geo_mf.text.stand_in import StandIn, check_same
 from geo_mf.told import Told, expected_of, known_row
 
 REASONS = 3
@@ -341,12 +341,7 @@ class Snapshot:
 
     def check_encoder(self) -> None:
         """IncompatibleIndex unless the encoder is the one that made the embeddings."""
-        if self.encoder.fingerprint != self.fingerprint:
-            raise IncompatibleIndex(
-                f"this index was built by an encoder with fingerprint {self.fingerprint[:12]}, but "
-                f"{self.encoder.name} has {self.encoder.fingerprint[:12]}: load the index with the encoder that built "
-                "it, or build it again"
-            )
+        check_same(self.encoder, self.fingerprint)
 
     def _speaks(self, query: Query) -> bool:
         """Whether the query can tell one item from another."""

@@ -110,8 +110,7 @@ def fingerprint(
     for name, array in (arrays | given).items():
         if array is None:
             continue
-        # Only users are named: the others' hashes are those of checkpoints that know of no users' features.
-        digest.update(f"{name if name == 'users' else ''}{array.dtype}{array.shape}".encode())
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

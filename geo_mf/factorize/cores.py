@@ -28,10 +28,6 @@ unrolls the copy of a gathered row of up to 64 numbers into single loads: 147 ns
 TESTED_JAX = (0, 10)
 """Release for which `in_one_piece` was tested."""
 
-ONE_PIECE = 40_960
-"""Places of a tile, rows times width, that may be part of one piece: jaxlib 0.10 splits operations on more than about
-50,000 weights among threads there too, and then fails to link."""
-
 SUMMED = 64
 """Rows of a sum of products taken at once: XLA splits a longer one among its threads, at places that depend on how many
 there are."""
@@ -64,10 +60,11 @@ def each(solve: Callable[..., jax.Array], *batch: jax.Array) -> jax.Array:
 def in_one_piece(function: Callable[..., Any], *arguments: Any) -> Any:
     """`function(*arguments)`, inside a jitted function, compiled for a CPU as one loop on the calling thread.
 
-    jaxlib 0.10 would otherwise run every operation of a tile as a task of its own and split it among its threads: on
-    two cores that share calls already, a third of the time goes to their waiting for each other. The attributes are
+    jaxlib 0.10 would otherwise run every operation as a task of its own and split it among its threads, which would
+    wait for each other on cores that share calls already. The attributes are
     jaxlib's own, for loops it deems small, so they are set only for the release they were tested with. It aborts where
-    an argument turns out to be of no use: no slice in `function` may be the whole of its array.
+    an argument turns out to be of no use: no slice in `function` may be the whole of its array. Nor may a library's
+    kernel be part of it, or an operation on more than about 50,000 numbers.
     """
     if jax.default_backend() != "cpu" or jax.__version_info__[:2] != TESTED_JAX:
         return function(*arguments)

@@ -17,9 +17,6 @@ from geo_mf.factorize.memory import aligned
 TILE_BYTES = 1024 * 1024
 """Gathered factors of one tile: about a second-level cache, so that they survive every pass."""
 
-MOST_SLOTS = 1 << 15
-"""Interactions in a tile for a core, at most: with few factors it would otherwise be too large for one piece."""
-
 TILES_PER_CALL = 32
 """Tiles solved by one call, at most: long enough to hide the call's own cost, short enough to share among cores."""
 
@@ -164,8 +161,6 @@ class Layout:
     def of(cls, user_lengths: np.ndarray, item_lengths: np.ndarray, rank: int, tile_bytes: int) -> "Layout":
         """The layout for histories of these lengths, factors of length `rank` and tiles of so many gathered bytes."""
         slots = max(MIN_WIDTH, tile_bytes // (4 * rank))
-        if tile_bytes <= TILE_BYTES:
-            slots = min(slots, MOST_SLOTS)
         widths = bucket_widths(np.concatenate([user_lengths, item_lengths]), rank)
         users, items = (Side.of(lengths, widths, slots) for lengths in (user_lengths, item_lengths))
         tallest = max((shape.per_tile for _, _, shape in users.edges + items.edges), default=0)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from geo_mf.factorize.cores import ONE_CORE, ONE_PIECE, each, in_one_piece, outer, tiles
+from geo_mf.factorize.cores import ONE_CORE, each, outer, tiles
 
 Solver = Literal["cg", "cholesky"]
 
@@ -122,10 +122,7 @@ def solve_rows(
             return _exact(x, c, diagonal, pull)
         return _conjugate_gradients(x, c, diagonal, pull, prior, steps)
 
-    solve = partial(tiles, tile=tile, room=room)
-    # The exact solver calls LAPACK, which cannot be part of one piece.
-    solved = in_one_piece(solve, count) if solver == "cg" and rows * width <= ONE_PIECE else solve(count)
-    return solved.reshape(room * rows, rank)
+    return tiles(count, tile, room).reshape(room * rows, rank)
 
 
 def _conjugate_gradients(

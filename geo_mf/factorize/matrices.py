@@ -52,12 +52,10 @@ def check(matrix: Any, allow_negative: bool = False, name: Name = "user_items", 
         )
     # Of 32 bits where they suffice, which is half of what large matrices often come with.
     narrow = np.int32 if max(given.nnz, *shape(given)) <= np.iinfo(np.int32).max else np.int64
-    parts = data, given.indices.astype(narrow, copy=False), given.indptr.astype(narrow, copy=False)
-    if copy or not (data.all() and given.has_canonical_format):
-        parts = tuple(
-            own if own is not theirs else own.copy() for own, theirs in zip(parts, _parts(given), strict=True)
-        )
-    checked = sparse.csr_array(parts, shape=given.shape)
+    own = copy or not (data.all() and given.has_canonical_format)
+    columns, starts = (part.astype(narrow, copy=own) for part in (given.indices, given.indptr))
+    values = data.copy() if own and data is given.data else data
+    checked = sparse.csr_array((values, columns, starts), shape=given.shape)
     checked.sum_duplicates()
     # NaN is the least and the greatest of what it is among.
     if checked.nnz and not np.isfinite([checked.data.min(), checked.data.max()]).all():
@@ -68,10 +66,6 @@ def check(matrix: Any, allow_negative: bool = False, name: Name = "user_items", 
     if not checked.data.all():
         checked.eliminate_zeros()
     return checked
-
-
-def _parts(matrix: sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return matrix.data, matrix.indices, matrix.indptr
 
 
 def check_training(user_items: Any) -> sparse.csr_array:

@@ -104,12 +104,13 @@ def load(
     dim = rank + embeddings.shape[1] + 1
     if meta.get("index", {}).get("kind") == "approximate":
         _check_codes(contents, manifest)
+    weights = _blend(meta["blend"])
     folded = Folding(
         _history(contents, len(users), size),
         contents.array("user_factors"),
         factors,
         Objective(**meta["objective"]),
-        meta["blend"].get("newcomer", 1.0),
+        weights.newcomer,
         Sums.held(contents.arrays, size, rank),
     )
     now = Snapshot(
@@ -131,7 +132,7 @@ def load(
         touches=contents.array("touches"),
         trend=contents.array("trend"),
         live=contents.array("live") if "live" in contents.arrays else np.ones(size, bool),
-        blend=_blend(meta["blend"]),
+        blend=weights,
         encoder=encoder or _reopened(meta["encoder"], path),
         fingerprint=meta["encoder"]["fingerprint"],
         index=opened(contents.blob("index"), contents.arrays, meta.get("index"), size, dim),

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from geo_mf.errors import IncompatibleIndex
 from geo_mf.text.encoder import Kind, TextEncoder
 
-__all__ = ["StandIn"]
+__all__ = ["StandIn", "check_same"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,12 @@ class StandIn:
     def spec(self) -> dict[str, Any]:
         """The original's: what is saved still names the encoder that built it."""
         return dict(self.original)
+
+
+def check_same(encoder: TextEncoder, fingerprint: str) -> None:
+    """IncompatibleIndex unless the encoder is the one of this fingerprint, which made an index's embeddings."""
+    if encoder.fingerprint != fingerprint:
+        raise IncompatibleIndex(
+            f"this index was built by an encoder with fingerprint {fingerprint[:12]}, but {encoder.name} has "
+            f"{encoder.fingerprint[:12]}: load the index with the encoder that built it, or build it again"
+        )
