@@ -8,11 +8,16 @@ from scipy import sparse
 
 import geo_mf as gm
 from geo_mf.builder import newcomers
-from geo_mf.builder.trial import Described
-from geo_mf.geometry.blend import Blend
+from geo_mf.builder.learning import learn
+from geo_mf.builder.trial import Described, HeldOut, Trial
+from geo_mf.folding import Folding
+from geo_mf.geometry import blend, trend
+from geo_mf.geometry.blend import Blend, Weights
+from geo_mf.geometry.predictor import Shape
 
 USERS, ITEMS = 400, 60
 CONFIG = gm.BuildConfig(factors=8, encoder="hash")
+NOTHING = Described(np.zeros((ITEMS, 1), np.float32), np.zeros((ITEMS, 1), np.float32))
 
 
 def world(sharp: float) -> sparse.csr_array:
@@ -27,9 +32,20 @@ def world(sharp: float) -> sparse.csr_array:
     return sparse.csr_array((ones, (np.repeat(np.arange(USERS), 12), np.concatenate(rows))), shape=(USERS, ITEMS))
 
 
-def learned(matrix: sparse.csr_array, datetimes: np.ndarray | None = None) -> Blend:
-    nothing = Described(np.zeros((ITEMS, 1), np.float32), np.zeros((ITEMS, 1), np.float32))
-    return newcomers.learn(matrix, datetimes, nothing, CONFIG, Blend(1.0, trend=0.3))
+def described() -> Described:
+    """Texts that tell nothing of an item's kind: clicks have to."""
+    features = blend.unit(np.random.default_rng(1).standard_normal((ITEMS, 8))).astype(np.float32)
+    return Described(features, features)
+
+
+def crowd(trial: Trial) -> np.ndarray:
+    return trend.column(np.bincount(trial.train.indices, minlength=ITEMS), trial.items.features, 3.0)
+
+
+def learned(matrix: sparse.csr_array) -> Blend:
+    strangers = newcomers.chosen(matrix, 0)
+    trial = newcomers.trial_of(matrix, strangers, NOTHING, CONFIG)
+    return newcomers.learn(matrix, strangers, trial, crowd(trial), Blend(1.0, trend=0.3), 0)
 
 
 def test_the_less_clicks_tell_the_firmer_newcomers_are_held() -> None:
@@ -39,14 +55,70 @@ def test_the_less_clicks_tell_the_firmer_newcomers_are_held() -> None:
     assert replace(alike, newcomer=1.0) == Blend(1.0, trend=0.3), "nothing else of the blend changes"
 
 
+@pytest.mark.parametrize("items", [NOTHING, described()], ids=["by a fit of their own", "by the fit without new items"])
+def test_the_same_in_a_build_with_texts_and_without(items: Described) -> None:
+    alike, sharp = (learn(world(taste), items, CONFIG).blend.newcomer for taste in (1.0, 20.0))
+    assert sharp < alike == max(newcomers.RIDGES)
+
+
 def test_the_same_again_and_with_times() -> None:
     matrix = world(300.0)
     assert learned(matrix) == learned(matrix)
-    assert learned(matrix, np.arange(matrix.nnz)).newcomer in newcomers.RIDGES
+    times = np.arange(matrix.nnz) * trend.DAY // 100
+    for items in (NOTHING, described()):
+        assert learn(matrix, items, CONFIG, times).blend.newcomer in newcomers.RIDGES
+
+
+def test_a_trial_has_not_seen_the_strangers() -> None:
+    matrix, items = world(300.0), described()
+    strangers = newcomers.chosen(matrix, 3)
+    assert len(np.unique(strangers)) == len(strangers) == USERS // 10
+    entries = newcomers.entries(matrix, strangers)
+    assert entries.sum() == 12 * len(strangers)
+    out = HeldOut.of(matrix, items.features, entries, 3)
+    assert out is not None and not (out.kept & entries).any() and not np.isin(out.users, strangers).any()
+    assert not newcomers.trial_of(matrix, strangers, items, CONFIG).lengths[strangers].any()
+
+
+def test_lists_are_judged_as_they_would_be_served() -> None:
+    """One stranger, one ridge and one item at a time, by the row solves of requests."""
+    matrix, items = world(20.0), described()
+    strangers = newcomers.chosen(matrix, 0)
+    kept = ~newcomers.entries(matrix, strangers) & ~np.isin(matrix.indices, [1, 7])
+    trial = Trial.of(matrix, kept, items, CONFIG, Shape(0.0, 3.0))
+    by_history = ((1, Weights(1.0, 0.4)), (2**31 - 1, Weights(0.7, 0.2)))
+    known, learned = np.flatnonzero(trial.lengths), Blend(1.0, by_history, trend=0.2)
+    liked = [matrix[[user]].indices for user in strangers.tolist()]
+    liked = [one[~np.isin(one, [1, 7])] for one in liked]
+    clicks = [one[: 1 + place % 4] for place, one in enumerate(liked)]
+    rest = [one[1 + place % 4 :] for place, one in enumerate(liked)]
+
+    def rows(lists: list[np.ndarray]) -> sparse.csr_array:
+        pairs = np.repeat(np.arange(len(lists)), [len(one) for one in lists]), np.concatenate(lists)
+        return sparse.csr_array((np.ones(len(pairs[0]), np.float32), pairs), shape=(len(lists), ITEMS))
+
+    found = np.concatenate(list(newcomers.judged(trial, learned, crowd(trial), rows(clicks), rows(rest))))
+    assert found.shape == (len(strangers), len(newcomers.RIDGES)) and len(np.unique(found)) > 50
+    for j, ridge in enumerate(newcomers.RIDGES):
+        model = trial.model
+        folding = Folding(trial.train[known], model.user_factors[known], model.item_factors, model.objective, ridge)
+        for place, (mine, others) in enumerate(zip(clicks, rest, strict=True)):
+            amounts = folding.balance.of_user(mine, np.ones(len(mine), np.float32))
+            factor = folding.solver(True).solve(model.item_factors[mine], amounts, folding.mean_user)
+            text = trial.scale * items.embeddings @ blend.unit(items.embeddings[mine].sum(axis=0))
+            behaviour = model.item_factors @ factor + learned.trend * folding.spread(factor[None])[0] * crowd(trial)
+            weights = learned.weights(len(mine), typed=False)
+            scores = weights.behaviour * behaviour + weights.text * text
+            scores[[1, 7, *mine]] = -np.inf
+            hits = np.isin(np.argsort(-scores)[:10], others)
+            gain = 1 / np.log2(2 + np.arange(10))
+            assert found[place, j] == pytest.approx(hits @ gain / gain[: len(others)].sum(), abs=0.02)
 
 
 @pytest.mark.parametrize("users", [0, 1, 199])
 def test_too_few_users_teach_nothing(users: int) -> None:
     """A tenth of 199 is 19; of users with a single item nobody can be asked."""
-    matrix = world(300.0)[:users] if users else sparse.csr_array(np.eye(USERS, ITEMS, dtype=np.float32))
-    assert learned(sparse.csr_array(matrix)).newcomer == 1.0
+    matrix = sparse.csr_array(world(300.0)[:users] if users else np.eye(USERS, ITEMS, dtype=np.float32))
+    assert not len(newcomers.chosen(matrix, 0))
+    if users != 1:
+        assert learn(matrix, NOTHING, CONFIG).blend.newcomer == 1.0

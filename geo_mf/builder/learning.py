@@ -43,7 +43,7 @@ def learn(
     among cold items. The text's weight, by length of history, is the one that ranks the warm items best among warm
     items. The scale of cold items is the one that ranks both best in one list of all items, the cold ones counting as
     much as `expected_cold_share`. What the trend counts is learned at moments of the past, see `trending`. Some users
-    are left out altogether, and asked as newcomers, see `newcomers`.
+    are left out of the same fit altogether, and asked as newcomers, see `newcomers`.
 
     Args:
         matrix: float32 CSR [users, items], the training weights.
@@ -55,7 +55,10 @@ def learn(
         The blend, with a scale of 1: it depends on the final fit. And the shape of the map.
     """
     shape = Shape(0.0, config.prior_regularization)
-    out = HeldOut.of(matrix, items.features, config.seed) if items.features.any() else None
+    strangers = newcomers.chosen(matrix, config.seed)
+    out = None
+    if items.features.any():
+        out = HeldOut.of(matrix, items.features, newcomers.entries(matrix, strangers), config.seed)
     trial = None if out is None else Trial.of(matrix, out.kept, items, config, shape)
     learned = Blend(1.0)
     if out is not None and trial is not None:
@@ -64,13 +67,17 @@ def learn(
         learned = replace(learned, by_history=_text_weights(trial, out))
     if datetimes is not None:
         learned = trending.learn(matrix, datetimes, items, config, learned)
+    kept = ~newcomers.entries(matrix, strangers) if out is None else out.kept
+    times = None if datetimes is None else datetimes[kept]
+    touched = trend.touches(matrix.indices[kept], times, len(items), learned.half_life)
+    crowd = trend.column(touched, items.features, config.prior_regularization)
     if out is not None and trial is not None and (out.cold >= 0).any():
-        times = None if datetimes is None else datetimes[out.kept]
-        touched = trend.touches(trial.train.indices, times, len(items), learned.half_life)
-        crowd = trend.column(touched, items.features, config.prior_regularization)
         share = expected_cold_share(matrix, config, datetimes)
         learned = replace(learned, cold_scale=_cold_scale(trial, out, learned, crowd, share))
-    return Learned(newcomers.learn(matrix, datetimes, items, config, learned), shape)
+    if len(strangers):
+        trial = trial or newcomers.trial_of(matrix, strangers, items, config)
+        learned = newcomers.learn(matrix, strangers, trial, crowd, learned, config.seed)
+    return Learned(learned, shape)
 
 
 def expected_cold_share(matrix: sparse.csr_array, config: BuildConfig, datetimes: np.ndarray | None) -> float:
