@@ -169,11 +169,11 @@ def test_what_does_not_fit_is_refused_with_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [gm.IALS, gm.BiasedMF, partial(gm.GradientMF, epochs=2, batch_size=64, patience=0)], ids=str
+    "make", [gm.IALS, gm.BiasedMF, partial(gm.GradientMF, loss="mse", epochs=2, batch_size=64, patience=0)], ids=str
 )
 def test_a_plan_with_time_is_readable_and_leaves_the_fit_as_it_was(make: Any, checkerboard: sparse.csr_array) -> None:
     model = make(8, random_state=0)
-    plan = model.plan(checkerboard)
+    plan = model.plan(checkerboard, 3)
     assert plan.fits
     assert plan.epoch_seconds is not None and 0 < plan.epoch_seconds < 60
     assert plan.compile_seconds is not None and plan.compile_seconds > 0
