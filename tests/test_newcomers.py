@@ -44,14 +44,12 @@ def learned(matrix: sparse.csr_array, datetimes: np.ndarray | None = None) -> Bl
 
 def test_the_less_clicks_tell_the_firmer_newcomers_are_held() -> None:
     alike, sharp = learned(world(1.0)), learned(world(300.0))
-    assert alike.newcomer == max(newcomers.RIDGES), "there is no taste but everybody's"
-    assert sharp.newcomer < alike.newcomer
+    assert sharp.newcomer < alike.newcomer, "there is no taste but everybody's"
     assert replace(alike, newcomer=1.0) == Blend(1.0, trend=0.3), "nothing else of the blend changes"
 
 
-@pytest.mark.parametrize("items", [NOTHING, described()], ids=["by a fit of their own", "by the fit without new items"])
-def test_the_same_in_a_build_with_texts_and_without(items: Described) -> None:
-    alike, sharp = (learn(world(taste), items, CONFIG).blend.newcomer for taste in (1.0, 20.0))
+def test_the_same_by_the_trial_that_leaves_items_out() -> None:
+    alike, sharp = (learn(world(taste), described(), CONFIG).blend.newcomer for taste in (1.0, 20.0))
     assert sharp < alike == max(newcomers.RIDGES)
 
 
@@ -68,7 +66,7 @@ def test_what_strangers_did_does_not_count() -> None:
     """Other strangers with other tastes: the fit without them is the same, but for what a trial keeps of them."""
     matrix, items = world(300.0), described()
     strangers = newcomers.chosen(matrix, 3)
-    assert len(np.unique(strangers)) == len(strangers) == USERS // 10
+    assert len(np.unique(strangers)) == len(strangers) == USERS // 5
     theirs = newcomers.entries(matrix, strangers)
     assert theirs.sum() == 12 * len(strangers)
     other = sparse.csr_array((matrix.data, matrix.indices.copy(), matrix.indptr), shape=matrix.shape)
@@ -128,9 +126,9 @@ def test_lists_are_judged_as_they_would_be_served() -> None:
             assert found[place, j] == pytest.approx(hits @ gain / gain[: len(others)].sum(), abs=0.02)
 
 
-@pytest.mark.parametrize("users", [0, 1, 199])
+@pytest.mark.parametrize("users", [0, 1, 99])
 def test_too_few_users_teach_nothing(users: int) -> None:
-    """A tenth of 199 is 19; of users with a single item nobody can be asked."""
+    """A fifth of 99 is 19; of users with a single item nobody can be asked."""
     matrix = sparse.csr_array(world(300.0)[:users] if users else np.eye(USERS, ITEMS, dtype=np.float32))
     assert not len(newcomers.chosen(matrix, 0))
     if users != 1:

@@ -25,7 +25,7 @@ RIDGES = (0.5, 1.0, 1.5, 2.0, 3.0)
 CLICKS = (1, 3, 10)
 BEST = 10
 """Length of the lists that are judged, by NDCG."""
-SHARE, STRANGERS, FEWEST = 0.1, 150, 20
+SHARE, STRANGERS, FEWEST = 0.2, 150, 20
 """Share of the users that are left out, how many at most, and how few are too few to tell."""
 EPOCHS = 2
 """In which a trial forgets them."""
