@@ -43,7 +43,7 @@ def learn(
     among cold items. The text's weight, by length of history, is the one that ranks the warm items best among warm
     items. The scale of cold items is the one that ranks both best in one list of all items, the cold ones counting as
     much as `expected_cold_share`. What the trend counts is learned at moments of the past, see `trending`. Some users
-    are left out of the same fit altogether, and asked as newcomers, see `newcomers`.
+    are left out altogether, and asked as newcomers, see `newcomers`.
 
     Args:
         matrix: float32 CSR [users, items], the training weights.
@@ -55,10 +55,7 @@ def learn(
         The blend, with a scale of 1: it depends on the final fit. And the shape of the map.
     """
     shape = Shape(0.0, config.prior_regularization)
-    strangers = newcomers.chosen(matrix, config.seed)
-    out = None
-    if items.features.any():
-        out = HeldOut.of(matrix, items.features, newcomers.entries(matrix, strangers), config.seed)
+    out = HeldOut.of(matrix, items.features, config.seed) if items.features.any() else None
     trial = None if out is None else Trial.of(matrix, out.kept, items, config, shape)
     learned = Blend(1.0)
     if out is not None and trial is not None:
@@ -67,16 +64,16 @@ def learn(
         learned = replace(learned, by_history=_text_weights(trial, out))
     if datetimes is not None:
         learned = trending.learn(matrix, datetimes, items, config, learned)
-    kept = ~newcomers.entries(matrix, strangers) if out is None else out.kept
-    times = None if datetimes is None else datetimes[kept]
-    touched = trend.touches(matrix.indices[kept], times, len(items), learned.half_life)
-    crowd = trend.column(touched, items.features, config.prior_regularization)
     if out is not None and trial is not None and (out.cold >= 0).any():
+        times = None if datetimes is None else datetimes[out.kept]
+        touched = trend.touches(trial.train.indices, times, len(items), learned.half_life)
+        crowd = trend.column(touched, items.features, config.prior_regularization)
         share = expected_cold_share(matrix, config, datetimes)
         learned = replace(learned, cold_scale=_cold_scale(trial, out, learned, crowd, share))
+    strangers = newcomers.chosen(matrix, config.seed)
     if len(strangers):
-        trial = trial or newcomers.trial_of(matrix, strangers, items, config)
-        learned = newcomers.learn(matrix, strangers, trial, crowd, learned, config.seed)
+        met = None if trial is None or out is None else (trial, out.kept)
+        learned = newcomers.learn(matrix, datetimes, strangers, items, config, learned, met)
     return Learned(learned, shape)
 
 
@@ -125,9 +122,11 @@ def _text_weights(trial: Trial, out: HeldOut) -> tuple[tuple[int, blend.Weights]
     """`Blend.by_history`: the weights that rank the warm targets best among warm items."""
     found = np.zeros((len(blend.TEXT_WEIGHTS), len(out.users)))
     for chunk, behaviour, text, seen in trial.chunks(out.users):
-        hidden = seen | trial.untouched
+        hidden, scores = seen | trial.untouched, np.empty_like(text)
         for j, b in enumerate(blend.TEXT_WEIGHTS):
-            found[j, chunk] = blend.gains(behaviour + np.float32(b) * text, out.warm[chunk], hidden)
+            np.multiply(text, np.float32(b), out=scores)
+            scores += behaviour
+            found[j, chunk] = blend.gains(scores, out.warm[chunk], hidden)
     return blend.choose(found, trial.lengths[out.users])
 
 
@@ -143,9 +142,10 @@ def _cold_scale(trial: Trial, out: HeldOut, learned: Blend, column: np.ndarray, 
     found = np.zeros((len(met), len(blend.COLD_SCALES)))
     for chunk, behaviour, text, seen in trial.chunks(out.users):
         crowd = np.float32(learned.trend) * behaviour.std(axis=1, keepdims=True) * column
+        rest, scores = weights[chunk, None] * text + crowd, np.empty_like(behaviour)
         for j, scale in enumerate(blend.COLD_SCALES):
-            scores = behaviour * np.where(trial.untouched, np.float32(scale), np.float32(1))
-            scores += weights[chunk, None] * text + crowd
+            np.multiply(behaviour, np.where(trial.untouched, np.float32(scale), np.float32(1)), out=scores)
+            scores += rest
             cold = met[chunk] / met.mean() * blend.gains(scores, out.cold[chunk], seen)
             found[chunk, j] = (1 - share) * blend.gains(scores, out.warm[chunk], seen) + share * cold
     lead = found[:, [int(np.argmax(found.mean(axis=0)))]] - found

@@ -100,7 +100,7 @@ def text_scale(model: IALS, matrix: sparse.csr_array, embeddings: np.ndarray, se
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a trial is asked about, beside what `newcomers` asks it.
+    """What a trial is asked about.
 
     Attributes:
         users: int [n], rows of users.
@@ -115,15 +115,14 @@ class HeldOut:
     kept: np.ndarray
 
     @classmethod
-    def of(cls, matrix: sparse.csr_array, features: np.ndarray, left_out: np.ndarray, seed: int) -> "HeldOut | None":
-        """A tenth of the items with all their interactions, and one more of each user; None if no history is left.
-        Not kept either is what stands at bool [nnz] `left_out`."""
+    def of(cls, matrix: sparse.csr_array, features: np.ndarray, seed: int) -> "HeldOut | None":
+        """A tenth of the items with all their interactions, and one more of each user; None if no history is left."""
         random = np.random.default_rng(seed)
         touched = np.bincount(matrix.indices, minlength=len(features)) > 0
         playable = np.flatnonzero(touched & features.any(axis=1))
         cold = np.zeros(len(features), bool)
         cold[random.choice(playable, int(PLAYED_COLD * len(playable)), replace=False)] = True
-        kept = ~cold[matrix.indices] & ~left_out
+        kept = ~cold[matrix.indices]
         train = only(matrix, kept)
         lengths = np.diff(train.indptr)
         able = np.flatnonzero(lengths >= 2)

@@ -170,6 +170,8 @@ def make(
         if factory is None and _share(index, _ladder(index.cells)[_first_rung(index, truths, goal)]) > WORTH_LOOKING:
             break  # nor would finer codes serve: their cells are the same, and they take more bytes
         index = _raised(index, truths, goal)
+        if factory is None and _share(index, index.effort.probes) > WORTH_LOOKING:
+            continue
         index = index.with_effort(replace(index.effort, exact_below=_exact_below(index, kind, truths, goal)))
         measured = _measured(index, kind, truths, goal, began)
         if factory is not None or _serves(index, measured, goal):
