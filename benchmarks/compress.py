@@ -10,12 +10,14 @@ layer is cut to the same share by an ordinary singular value decomposition, whic
 titles, cosine on 2,000 titles of ml-latest-small, NDCG@20 of an index built with each (CiteULike in GAR's split,
 validation lists, cold and warm), and texts a second, all in one process, in turns. "original" as a folder is the
 original; a folder that `export_onnx` has written is run by onnxruntime. GEO_MF_THREADS says with how many threads. A
-JSON file that is there is added to.
+JSON file that is there is added to. In the picture, folders named alike but for a share at the end (thin.5, thin.25) are
+one line.
 """
 
 import argparse
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -174,22 +176,30 @@ def draw(table: dict[str, dict[str, float]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.4))
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     speed, original = "titles/s", table["original"]
     for axes, what in zip(panels, ("overlap@10", "NDCG@20 cold"), strict=True):
+        families: dict[str, list[tuple[float, float, str]]] = {}
         for name, one in table.items():
-            if speed not in one or what not in one:
-                continue
-            at = one[speed] / original[speed], one[what] / original[what]
-            axes.plot(*at, "s" if "onnx" in name else "o", color="#0072B2" if "onnx" in name else "#D55E00")
-            parts = Path(name).parts
-            label = "/".join(parts[-2:]) if parts[-1].startswith("onnx") else parts[-1]
-            axes.annotate(label, at, textcoords="offset points", xytext=(4, 4), fontsize=7)
+            if speed in one and what in one:
+                label = name if name == "original" else "/".join(Path(name).parts[-2 if "/onnx" in name else -1 :])
+                share = re.search(r"\.\d+(?=$|/)", label)
+                family = label.replace(share[0], "") if share else label
+                place = one[speed] / original[speed], one[what] / original[what]
+                families.setdefault(family, []).append((*place, share[0] if share else ""))
+        for family, points in sorted(families.items()):
+            x, y, shares = zip(*sorted(points), strict=True)
+            axes.plot(x, y, "o-", label=family, markersize=4, linewidth=1)
+            for at in zip(shares, zip(x, y, strict=True), strict=True):
+                axes.annotate(*at, textcoords="offset points", xytext=(3, 4), fontsize=7)
+        ticks = [1, 2, 3, 4, 6, 8]
         axes.set(
-            xscale="log", xlabel="titles a second, against the original with torch", ylabel=f"{what}, of the original's"
+            xscale="log", xlabel="titles a second, of the original's with torch", ylabel=f"{what}, of the original's"
         )
-    figure.suptitle("all-MiniLM-L6-v2, smaller: CiteULike titles (circles: torch, squares: onnxruntime)")
-    figure.tight_layout()
+        axes.set_xticks(ticks, labels=map(str, ticks), minor=False)
+        axes.minorticks_off()
+    panels[0].legend(fontsize=8)
+    figure.suptitle("all-MiniLM-L6-v2, smaller: CiteULike titles, by share of the linear layers' numbers kept")
     figure.savefig(path, dpi=120)
 
 
