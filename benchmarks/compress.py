@@ -10,7 +10,7 @@ layer is cut to the same share by an ordinary singular value decomposition, whic
 titles, cosine on 2,000 titles of ml-latest-small, NDCG@20 of an index built with each (CiteULike in GAR's split,
 validation lists, cold and warm), and texts a second, all in one process, in turns. "original" as a folder is the
 original; a folder that `export_onnx` has written is run by onnxruntime. GEO_MF_THREADS says with how many threads. A
-JSON file that is there is added to. In the picture, folders named alike but for a share at the end (thin.5, thin.25) are
+JSON file that is there is added to. In the picture, folders named alike but for a share (thin.5, thin.25) are
 one line.
 """
 

@@ -111,7 +111,7 @@ def test_publishing_absorbs_what_was_written_into_the_cells_there_are(
     before.remove_items(rec.catalog.items.take([0]))
     before.add_items(_row("late"))
     trained = []
-    monkeypatch.setattr("geo_mf.index.approximate._train", lambda *given: trained.append(given))
+    monkeypatch.setattr("geo_mf.index.approximate.train", lambda *given: trained.append(given))
     save(before, tmp_path / "index")
     assert not trained
     after = load(tmp_path / "index")

@@ -16,11 +16,10 @@ from geo_mf.index.exact import Hits, Search, SearchLimits, valid_vectors
 from geo_mf.index.filters import search_filtered
 from geo_mf.index.lift import Lift
 from geo_mf.index.scan import faiss, openmp_threads, rescore, scan, scan_rows, valid_threads
+from geo_mf.index.training import cells_of, take_cells, train
 
 __all__ = ["ApproximateIndex", "Effort"]
 
-TRAINING_ROWS = 32  # of each cell
-TRAINING_ROUNDS = 6  # on 10^6 rows, ten find no better cells
 ROWS_AT_ONCE = 2**16
 TOO_FAR = 0.02  # of its length: a row that moved less is as good as where it was, within the steps of SQ8
 # Where Faiss ends the process or never comes back: a zero where a number stands, a graph of one link, NSG (whose search
@@ -115,8 +114,8 @@ class ApproximateIndex:
                 if not len(vectors) and not index.is_trained:  # Faiss would ask LAPACK for a matrix of nothing
                     raise RuntimeError("there is nothing to train it on")
                 if like is not None:
-                    _take_cells(index, like.faiss_index)
-                _train(index, vectors, lift, seed)
+                    take_cells(index, like.faiss_index)
+                train(index, vectors, lift, seed)
                 for start in range(0, len(vectors), ROWS_AT_ONCE):
                     index.add(lift.rows(vectors[start : start + ROWS_AT_ONCE]))
                 _check_filters(index)
@@ -193,7 +192,7 @@ class ApproximateIndex:
     @property
     def cells(self) -> int:
         """Cells of an IVF; 0 for other kinds."""
-        found = _cells(self.faiss_index)
+        found = cells_of(self.faiss_index)
         return 0 if found is None else int(found.nlist)
 
     @cached_property
@@ -312,46 +311,10 @@ class ApproximateIndex:
                 f"{faiss.METRIC_L2}. Build it again."
             )
         index.referenced_objects = [buffer]  # Faiss points into it
-        cells = _cells(index)
+        cells = cells_of(index)
         if isinstance(cells, faiss.IndexIVFPQ):  # its tables may be larger than the file, and so were left out above
             cells.precompute_table()
         return cls(vectors, lift, index, effort, norm=norm, threads=threads)
-
-
-def _train(index: Any, vectors: np.ndarray, lift: Lift, seed: int) -> None:
-    """Train on a sample, as large as the cells need."""
-    found = _cells(index)
-    wanted = 2**16
-    _quieten(index)
-    if found is not None:
-        found.cp.seed, found.cp.niter, found.cp.max_points_per_centroid = seed + 1, TRAINING_ROUNDS, TRAINING_ROWS
-        wanted = max(wanted, TRAINING_ROWS * found.nlist)
-    if not index.is_trained:
-        sample = np.random.default_rng(seed).permutation(len(vectors))[:wanted]
-        index.train(lift.rows(vectors[np.sort(sample)]))
-
-
-def _take_cells(index: Any, trained: Any) -> None:
-    """Give an untrained IVF the cells of another one, where both have as many."""
-    mine, theirs = _cells(index), _cells(trained)
-    if mine is not None and theirs is not None and (mine.nlist, mine.d) == (theirs.nlist, theirs.d):
-        quantizer = faiss.downcast_index(theirs.quantizer)
-        mine.quantizer.add(quantizer.reconstruct_n(0, theirs.nlist))
-
-
-def _quieten(index: Any) -> None:
-    """Faiss would complain to stderr where it trains codes or cells on few rows."""
-    if isinstance(index, faiss.IndexPreTransform):
-        _quieten(faiss.downcast_index(index.index))
-    elif isinstance(index, faiss.IndexRefine):
-        _quieten(faiss.downcast_index(index.base_index))
-        _quieten(faiss.downcast_index(index.refine_index))
-    elif isinstance(index, faiss.IndexHNSW):
-        _quieten(faiss.downcast_index(index.storage))
-    parts: tuple[Any, Any] = index, getattr(index, "pq", None)
-    for part in parts:
-        if hasattr(part, "cp"):
-            part.cp.min_points_per_centroid = 1
 
 
 def _check_filters(index: Any) -> None:
@@ -359,12 +322,6 @@ def _check_filters(index: Any) -> None:
     bits = np.full(index.ntotal // 8 + 1, 255, np.uint8)
     selector = faiss.IDSelectorBitmap(bits)
     index.search(np.zeros((1, index.d), np.float32), 1, params=_parameters(index, 1, 1, selector))
-
-
-def _cells(index: Any) -> Any:
-    """The IVF in an index, or None."""
-    found = faiss.try_extract_index_ivf(index)
-    return None if found is None else faiss.downcast_index(found)
 
 
 def _parameters(index: Any, probes: int, candidates: int, selector: Any) -> Any:
