@@ -59,6 +59,12 @@ def recall_speed(
 
 
 def _fastest(lines: list[Line], target: float) -> str:
-    rates = [(float(line.y[line.x >= target].max()), line.name) for line in lines]
+    rates = [(_rate(line, target), line.name) for line in lines]
     rate, name = max(rates, default=(0.0, ""))
     return f"{name} ({written(rate)} queries a second)"
+
+
+def _rate(line: Line, target: float) -> float:
+    """The highest rate of a line at this recall or more, also between two settings."""
+    crossing = np.exp(np.interp(target, line.x, np.log(line.y))) if line.x.min() < target else 0.0
+    return max(float(crossing), float(line.y[line.x >= target].max()))
