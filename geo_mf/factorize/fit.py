@@ -193,18 +193,17 @@ def fit(
                 arrays = {"users": found[0], "items": found[1]}
                 arrays |= {} if told is None else {"user_coefficients": told}
                 checkpoint.write(State(epoch + 1, arrays, {"losses": losses}))
-    del users, items  # and with them the histories: a table and its rows in order need the memory
-    user_rows = _finite_rows(rows, w, settings)
-    del w
-    item_rows = _finite_rows(columns, h, settings)
+    user_rows, item_rows = _finite_rows(rows, w, settings, last=True), _finite_rows(columns, h, settings, last=True)
     coefficients = None if priors.items is None else priors.items.fit(item_rows)
     return Factors(user_rows, item_rows, coefficients, losses, told)
 
 
-def _finite_rows(places: Places, table: Table, settings: Settings) -> np.ndarray:
-    """A table in the matrix's order; FitDiverged where a number is infinite or NaN."""
-    rows = places.from_table(np.asarray(table))
-    if not np.isfinite(rows).all():
+def _finite_rows(places: Places, table: Table, settings: Settings, last: bool = False) -> np.ndarray:
+    """A table in the matrix's order; FitDiverged where a number is infinite or NaN. The `last` state of a table in host
+    memory is brought to that order where it lies."""
+    in_place = last and isinstance(table, np.ndarray)
+    rows = places.put_back(table) if in_place else places.from_table(np.asarray(table))
+    if not np.isfinite([rows.min(), rows.max()]).all():  # a NaN is both
         raise FitDiverged(_diverged(settings))
     return rows
 
@@ -233,7 +232,7 @@ def _half_epoch(
         expected = tables.read(tables.hold(side.places, prior.predict(coefficients)))
     half = ials.HalfEpoch(tables.read(fixed), jnp.asarray(spectrum), side.ridge, expected)
 
-    pieces = [(call.start, call.rows, partial(call.solve, half)) for call in side.calls]
+    pieces = [(call.where, call.rows, partial(call.solve, half)) for call in side.calls]
     first = side.solved
     empty = np.zeros((side.places.size - first, settings.rank), np.float32)
     if expected is not None:

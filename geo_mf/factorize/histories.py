@@ -24,6 +24,9 @@ BUCKET_COST = 12_000_000
 """What one more shape costs, in padded numbers (slots x rank): a compilation of about 0.3 s, against some sixty epochs
 of about 0.4 ns a number. More shapes than one short fit would pay for, because the next process finds them compiled."""
 
+PUT_BACK = 16
+"""Columns of a table put in another order at a time: a cache line of each row."""
+
 MIN_WIDTH = 8
 
 
@@ -103,6 +106,14 @@ class Places:
     def from_table(self, table: np.ndarray) -> np.ndarray:
         """[capacity, k] in the table's order -> [rows, k] in the matrix's order."""
         return np.ascontiguousarray(table[self.position])
+
+    def put_back(self, table: np.ndarray) -> np.ndarray:
+        """`from_table` in the memory of the table, which is gone: some columns at a time, as copies of all are large."""
+        rows = len(self.position)
+        for at in range(0, table.shape[1], PUT_BACK):
+            columns = slice(at, at + PUT_BACK)
+            table[:rows, columns] = table[self.position, columns]
+        return table[:rows]
 
 
 @dataclass(frozen=True)

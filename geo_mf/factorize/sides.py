@@ -16,6 +16,7 @@ from scipy import sparse
 from geo_mf.factorize import blocks, histories, ials, one_row
 from geo_mf.factorize.histories import TILE_BYTES, Histories, Places
 from geo_mf.factorize.memory import on_device
+from geo_mf.factorize.tables import Rows
 
 ACCELERATOR_TILE_BYTES = 64 * 1024 * 1024
 """An accelerator wants a tile that fills it, not one that fits a core's cache."""
@@ -26,12 +27,12 @@ class Call:
     """Rows of a table that one call solves.
 
     Attributes:
-        start: the first row.
+        where: which ones.
         rows: how many.
         solve: given what a half-epoch shares, at least so many rows, [rows, K].
     """
 
-    start: int
+    where: Rows
     rows: int
     solve: Callable[[ials.HalfEpoch], jax.Array]
 
@@ -86,7 +87,7 @@ def prepare(
     """The users' side and the items' side of a float32 CSR matrix [users, items], for factors of length `rank`."""
     if row_by_row(solver):
         users, items = blocks.prepare(user_items, rank)
-        calls = [_one_at_a_time(side, rank, steps) for side in (users, items)]
+        calls = [_one_at_a_time(side, steps) for side in (users, items)]
     else:
         users, items = histories.prepare(user_items, rank, tile_bytes())
         calls = [_in_tiles(side, solver, steps) for side in (users, items)]
@@ -96,16 +97,16 @@ def prepare(
     )
 
 
-def _one_at_a_time(side: blocks.Blocks, rank: int, steps: int) -> list[Call]:
-    columns, firsts = on_device(side.columns), on_device(side.firsts)
-    weights = jnp.float32(side.weight) if side.weights is None else on_device(side.weights)
-    most = blocks.most_rows(rank)
+def _one_at_a_time(side: blocks.Blocks, steps: int) -> list[Call]:
+    weight = jnp.float32(side.weight)
 
     def solve(span: blocks.Span, half: ials.HalfEpoch) -> jax.Array:
-        which = np.int32(span.start), np.int32(span.rows)
-        return one_row.solve_span(half, columns, weights, firsts, *which, steps, most, span.scratch)
+        taken = side.taken(span)
+        weights = weight if taken.weights is None else taken.weights
+        given = taken.columns, weights, taken.firsts, taken.rows, np.int32(len(span.rows))
+        return one_row.solve_span(half, *given, steps, side.block, span.scratch)
 
-    return [Call(span.start, span.rows, partial(solve, span)) for span in side.spans]
+    return [Call(side.position[span.rows], len(span.rows), partial(solve, span)) for span in side.spans]
 
 
 def _in_tiles(side: Histories, solver: ials.Solver, steps: int) -> list[Call]:
@@ -118,5 +119,6 @@ def _in_tiles(side: Histories, solver: ials.Solver, steps: int) -> list[Call]:
             weights = same if bucket.weights is None else on_device(bucket.weights[number])
             columns, lengths = on_device(bucket.columns[number]), on_device(bucket.lengths[number])
             arguments = (np.int32(start), np.int32(count), columns, weights, lengths)
-            calls.append(Call(start, count * bucket.lengths.shape[-1], partial(solve, arguments)))
+            rows = count * bucket.lengths.shape[-1]
+            calls.append(Call(slice(start, start + rows), rows, partial(solve, arguments)))
     return calls

@@ -22,16 +22,19 @@ GRAM_PARTS = 8
 ROTATION_ROWS = 1024
 """Rows rotated at a time: what comes of them is first put elsewhere."""
 
-Piece = tuple[int, int, Callable[[], jax.Array]]
-"""First row, number of rows, and what computes at least so many."""
+Rows = slice | np.ndarray
+"""Rows of a table: on an accelerator those from one to another, in host memory also int [n], any."""
+
+Piece = tuple[Rows, int, Callable[[], jax.Array]]
+"""Rows, how many they are, and what computes at least so many."""
 
 Table = np.ndarray | jax.Array
 """float32 [capacity, K], in host memory or on an accelerator."""
 
 
 class Tables(Protocol):
-    """What the loop asks of a device. `used` rows of a table mean something, the one behind them is zero where there is
-    one, the rest is never read. A table that is given to be changed is gone: what comes back has its memory."""
+    """What the loop asks of a device. `used` rows of a table mean something, the last one is zero where there are more,
+    the rest is never read. A table that is given to be changed is gone: what comes back has its memory."""
 
     def hold(self, places: Places, rows: np.ndarray) -> Table:
         """A table of rows that come in the matrix's order, float32 [rows, K]."""
@@ -50,7 +53,7 @@ class Tables(Protocol):
         ...
 
     def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
-        """The table, changed to pieces that are computed here, and to one more piece that stands at a row."""
+        """The table, changed to pieces that are computed here, and to one more piece behind them that stands at a row."""
         ...
 
 
@@ -63,7 +66,8 @@ class HostTables:
     def hold(self, places: Places, rows: np.ndarray) -> Table:
         """See Tables."""
         table = aligned((places.capacity, rows.shape[1]))
-        table[: places.size + 1] = 0  # places that no row has, and the one that what pads a history points at
+        table[: places.size] = 0  # places that no row has
+        table[-1] = 0  # what does not belong to a history points at it
         table[places.position] = rows
         return table
 
@@ -94,8 +98,8 @@ class HostTables:
         out = np.asarray(table)
 
         def work(piece: Piece) -> None:
-            start, count, compute = piece
-            out[start : start + count] = np.asarray(compute())[:count]
+            where, count, compute = piece
+            out[where] = np.asarray(compute())[:count]
 
         list(self._pool.map(work, pieces))
         start, rows = rest
