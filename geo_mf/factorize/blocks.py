@@ -14,7 +14,6 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.factorize.histories import Places, roomy
-from geo_mf.factorize.memory import aligned
 
 BLOCK = 8
 """Interactions of a block at most: as many rows as XLA's product of a matrix and a vector takes at once."""
@@ -31,6 +30,9 @@ compiled."""
 
 CALL_BYTES = 32 * 1024 * 1024
 """Factors gathered by one call: long enough to hide the call's own cost, short enough to share among cores."""
+
+TAKEN_AT_ONCE = 1 << 13
+"""Columns looked up at once: what NumPy makes on the way stays in a first-level cache."""
 
 OUT_BYTES = 1024 * 1024
 """Factors solved by one call."""
@@ -54,29 +56,25 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What one call reads. Its shapes depend on the rank and on the span's scratch alone.
+class Rows:
+    """The rows of one call, as it takes them: shapes depend on the rank alone. What is behind `count` is not in use.
 
     Attributes:
-        columns: int32 [slots], the histories one after the other, and then at least a block that is not in use.
-        weights: float32 [slots], 0 where not in use; None when all weights are equal.
-        firsts: int32 [most + 1], where each row's history begins, and where the last one ends.
-        rows: int32 [most], places in the side's table.
+        count: how many.
+        firsts: int32 [most + 1], where each row's history begins among those of the call, and where the last one ends.
+        places: int32 [most], in the side's table.
+        runs: of the matrix's interactions, those that stand together: first and last + 1.
     """
 
-    columns: np.ndarray
-    weights: np.ndarray | None
+    count: int
     firsts: np.ndarray
-    rows: np.ndarray
+    places: np.ndarray
+    runs: list[tuple[int, int]]
 
-    @classmethod
-    def room(cls, span: Span, places: np.ndarray, lengths: np.ndarray, block: int, rank: int, uniform: bool) -> "Taken":
-        """Room for a span's histories, of rows at int [n] places with int [n] lengths: `columns` say nothing yet."""
-        most, slots = most_rows(rank), block * (span.room + 1)
-        firsts, rows = np.zeros(most + 1, np.int32), np.zeros(most, np.int32)
-        np.cumsum(lengths, out=firsts[1 : len(lengths) + 1])
-        rows[: len(lengths)] = places
-        return cls(aligned((slots,), np.int32), None if uniform else np.zeros(slots, np.float32), firsts, rows)
+    @property
+    def in_use(self) -> np.ndarray:
+        """int32 [count], places in the side's table."""
+        return self.places[: self.count]
 
 
 @dataclass(frozen=True)
@@ -85,37 +83,41 @@ class Blocks(Places):
     lies together.
 
     Attributes:
-        columns: int [interactions], of the matrix, row after row.
-        others: int32 [columns], their places in the other side's table.
+        columns: int [interactions], row after row, of the matrix; or, where `others` is None, places already.
+        others: int32 [columns], places of the matrix's columns in the other side's table.
         weights: float32 [interactions]; None when every weight is `weight`.
-        starts: int [rows + 1], where each row's history begins, and where the last one ends.
         block: interactions of a block.
-        rank: length of a factor.
         spans: longest histories first.
+        rows: of each span.
     """
 
     columns: np.ndarray
-    others: np.ndarray
+    others: np.ndarray | None
     weights: np.ndarray | None
-    starts: np.ndarray
     block: int
-    rank: int
     spans: tuple[Span, ...]
+    rows: tuple[Rows, ...]
 
-    def taken(self, span: Span) -> Taken:
-        """What the call of a span reads."""
-        begins, ends = self.starts[span.rows], self.starts[span.rows + 1]
-        places = self.position[span.rows]
-        taken = Taken.room(span, places, ends - begins, self.block, self.rank, self.weights is None)
+    def histories(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the call of a span reads, one history after the other: int32 [slots], places in the other side's table,
+        and float32 [slots], their weights, or None where all are equal. There are more slots than are used, by a block
+        at least, and as many for all spans with the same scratch."""
+        slots = self.block * (self.spans[number].room + 1)
+        columns = np.empty(slots, np.int32)
+        weights = None if self.weights is None else np.zeros(slots, np.float32)
         at = 0
-        breaks = np.flatnonzero(begins[1:] != ends[:-1])  # what stands together is copied at once
-        for begin, end in zip(begins[np.r_[0, breaks + 1]].tolist(), ends[np.r_[breaks, -1]].tolist(), strict=True):
-            here = slice(at, at + end - begin)
-            np.take(self.others, self.columns[begin:end], out=taken.columns[here], mode="clip")
-            if taken.weights is not None and self.weights is not None:
-                taken.weights[here] = self.weights[begin:end]
-            at = here.stop
-        return taken
+        for begin, end in self.rows[number].runs:
+            for first in range(begin, end, TAKEN_AT_ONCE):
+                source = slice(first, min(first + TAKEN_AT_ONCE, end))
+                here = slice(at, at + source.stop - first)
+                if self.others is None:
+                    columns[here] = self.columns[source]
+                else:
+                    np.take(self.others, self.columns[source], out=columns[here], mode="clip")
+                if weights is not None and self.weights is not None:
+                    weights[here] = self.weights[source]
+                at = here.stop
+        return columns, weights
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,13 @@ def prepare(user_items: sparse.csr_array, rank: int) -> tuple[Blocks, Blocks]:
     item_users = sparse.csr_array((data, user_items.indices, user_items.indptr), user_items.shape).tocsc()
     layout = Layout.of(np.diff(user_items.indptr), np.diff(item_users.indptr), rank)
 
-    def blocks(side: Side, matrix: sparse.csr_array | sparse.csc_array, other: Side) -> Blocks:
+    # The transpose is ours to change: its columns become places here and now.
+    places = layout.users.position.astype(np.int32)
+    for at in range(0, item_users.nnz, TAKEN_AT_ONCE):
+        here = slice(at, at + TAKEN_AT_ONCE)
+        item_users.indices[here] = places[item_users.indices[here]]
+
+    def blocks(side: Side, matrix: sparse.csr_array | sparse.csc_array, places: np.ndarray | None) -> Blocks:
         return Blocks(
             position=side.position,
             lengths=side.lengths,
@@ -210,15 +218,30 @@ def prepare(user_items: sparse.csr_array, rank: int) -> tuple[Blocks, Blocks]:
             capacity=layout.capacity,
             weight=weight,
             columns=matrix.indices,
-            others=other.position.astype(np.int32),
+            others=places,
             weights=None if uniform else matrix.data,
-            starts=matrix.indptr,
             block=side.block,
-            rank=rank,
             spans=side.spans,
+            rows=tuple(rows_of(side, rank, matrix.indptr)),
         )
 
-    return blocks(layout.users, user_items, layout.items), blocks(layout.items, item_users, layout.users)
+    items = layout.items.position.astype(np.int32)
+    return blocks(layout.users, user_items, items), blocks(layout.items, item_users, None)
+
+
+def rows_of(side: Side, rank: int, starts: np.ndarray) -> Iterator[Rows]:
+    """What the calls of a side take, `starts` being where the matrix's rows begin, and where the last one ends."""
+    most, total = most_rows(rank), sum(len(span.rows) + 1 for span in side.spans)
+    firsts, places = np.zeros(total + most, np.int32), np.zeros(total + most, np.int32)
+    at = 0
+    for span in side.spans:
+        count, begins, ends = len(span.rows), starts[span.rows], starts[span.rows + 1]
+        np.cumsum(ends - begins, out=firsts[at + 1 : at + count + 1])
+        places[at : at + count] = side.position[span.rows]
+        breaks = np.flatnonzero(begins[1:] != ends[:-1])
+        runs = zip(begins[np.r_[0, breaks + 1]].tolist(), ends[np.r_[breaks, -1]].tolist(), strict=True)
+        yield Rows(count, firsts[at : at + most + 1], places[at : at + most], list(runs))
+        at += count + 1
 
 
 def _spans(blocks: np.ndarray, size: int, rank: int) -> Iterator[Span]:

@@ -100,13 +100,12 @@ def prepare(
 def _one_at_a_time(side: blocks.Blocks, steps: int) -> list[Call]:
     weight = jnp.float32(side.weight)
 
-    def solve(span: blocks.Span, half: ials.HalfEpoch) -> jax.Array:
-        taken = side.taken(span)
-        weights = weight if taken.weights is None else taken.weights
-        given = taken.columns, weights, taken.firsts, taken.rows, np.int32(len(span.rows))
-        return one_row.solve_span(half, *given, steps, side.block, span.scratch)
+    def solve(number: int, half: ials.HalfEpoch) -> jax.Array:
+        (columns, weights), rows, scratch = side.histories(number), side.rows[number], side.spans[number].scratch
+        given = columns, weight if weights is None else weights, rows.firsts, rows.places, np.int32(rows.count)
+        return one_row.solve_span(half, *given, steps, side.block, scratch)
 
-    return [Call(side.position[span.rows], len(span.rows), partial(solve, span)) for span in side.spans]
+    return [Call(rows.in_use, rows.count, partial(solve, number)) for number, rows in enumerate(side.rows)]
 
 
 def _in_tiles(side: Histories, solver: ials.Solver, steps: int) -> list[Call]:

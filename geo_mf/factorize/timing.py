@@ -116,17 +116,14 @@ def _one_at_a_time(side: blocks.Side, trial: _Trial) -> tuple[float, list[float]
     middle does."""
     work = np.cumsum([span.blocks for span in side.spans])
     middles = (np.arange(TRIED_SPANS) + 0.5) / TRIED_SPANS * work[-1]
-    total, compiling = 0.0, []
-    for span in (side.spans[at] for at in np.searchsorted(work, middles)):
-        places, lengths = side.position[span.rows], side.lengths[span.rows]
-        taken = blocks.Taken.room(span, places, lengths, side.block, trial.settings.rank, trial.uniform)
-        taken.columns[:] = trial.columns(len(taken.columns))
-        weights = jnp.float32(1)
-        if taken.weights is not None:
-            taken.weights[:] = 1
-            weights = on_device(taken.weights)
-        arguments = (on_device(taken.columns), weights, on_device(taken.firsts), on_device(taken.rows))
-        sizes = (np.int32(len(span.rows)), trial.settings.steps, side.block, span.scratch)
+    total, compiling, rank = 0.0, [], trial.settings.rank
+    rows = list(blocks.rows_of(side, rank, np.r_[0, np.cumsum(side.lengths)]))
+    for number in np.searchsorted(work, middles).tolist():
+        span, taken = side.spans[number], rows[number]
+        columns = trial.columns(side.block * (span.room + 1))
+        weights = jnp.float32(1) if trial.uniform else np.ones(len(columns), np.float32)
+        arguments = columns, weights, taken.firsts, taken.places, np.int32(taken.count)
+        sizes = (trial.settings.steps, side.block, span.scratch)
         spent, first = trial.seconds(partial(one_row.solve_span, trial.half, *arguments, *sizes))
         total += spent * work[-1] / TRIED_SPANS / span.blocks
         compiling.append(first)
