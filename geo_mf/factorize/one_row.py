@@ -66,16 +66,20 @@ def solve_span(
         def weighted(at: jax.Array, values: jax.Array) -> jax.Array:
             return of(weights, at) * values if weights.ndim else values
 
-        def gather(at: jax.Array, kept: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def gather(at: jax.Array, kept: tuple[jax.Array, jax.Array], whole: bool) -> tuple[jax.Array, jax.Array]:
             """Take in a block, and add it to Xᵀ C 1 while it is near."""
-            live = jnp.arange(block, dtype=jnp.int32) < interactions - at * block
-            x = half.fixed.at[jnp.where(live, of(columns, at), last)].get(mode="promise_in_bounds")
+            which = of(columns, at)
+            if not whole:
+                which = jnp.where(jnp.arange(block, dtype=jnp.int32) < interactions - at * block, which, last)
+            x = half.fixed.at[which].get(mode="promise_in_bounds")
             gathered = jax.lax.dynamic_update_slice_in_dim(kept[0], x, at * block, axis=0)
             x = part(gathered, at)
             return gathered, kept[1] + (of(weights, at) @ x if weights.ndim else jnp.sum(x, axis=0))
 
         zero = jnp.zeros(rank, jnp.float32)
-        gathered, residual = jax.lax.fori_loop(0, blocks, gather, (kept[0], zero))
+        # All blocks but the last are whole: to look at every place of them takes 6 % of an epoch.
+        state = jax.lax.fori_loop(0, interactions // block, partial(gather, whole=True), (kept[0], zero))
+        gathered, residual = jax.lax.fori_loop(interactions // block, blocks, partial(gather, whole=False), state)
         residual = _scaled(weights, residual)
 
         def passed(direction: jax.Array) -> jax.Array:
