@@ -14,7 +14,7 @@ from geo_mf.factorize.blocks import Blocks, Layout, Side, prepare
 
 
 def entries(side: Blocks, other: Blocks) -> list[tuple[int, int, float]]:
-    """Every interaction of every call as (row, column, weight) of the matrix; what calls rely on is checked on the way."""
+    """Every interaction of every call as (row, column, weight); what calls rely on is checked on the way."""
     row_at, column_at = inverse(side), inverse(other)
     found, solved = [], set[int]()
     for number, (span, rows) in enumerate(zip(side.spans, side.rows, strict=True)):

@@ -201,8 +201,10 @@ def fit(
 def _finite_rows(places: Places, table: Table, settings: Settings, last: bool = False) -> np.ndarray:
     """A table in the matrix's order; FitDiverged where a number is infinite or NaN. The `last` state of a table in host
     memory is brought to that order where it lies."""
-    in_place = last and isinstance(table, np.ndarray)
-    rows = places.put_back(table) if in_place else places.from_table(np.asarray(table))
+    if last and isinstance(table, np.ndarray):
+        rows = places.put_back(table)
+    else:
+        rows = places.from_table(np.asarray(table))
     if not np.isfinite([rows.min(), rows.max()]).all():  # a NaN is both
         raise FitDiverged(_diverged(settings))
     return rows

@@ -108,7 +108,7 @@ class Places:
         return np.ascontiguousarray(table[self.position])
 
     def put_back(self, table: np.ndarray) -> np.ndarray:
-        """`from_table` in the memory of the table, which is gone: some columns at a time, as copies of all are large."""
+        """`from_table` in the memory of the table, which is gone: some columns at a time, as a copy is large."""
         rows = len(self.position)
         for at in range(0, table.shape[1], PUT_BACK):
             columns = slice(at, at + PUT_BACK)

@@ -10,7 +10,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from geo_mf.factorize.cores import ONE_CORE, in_one_piece
 from geo_mf.factorize.ials import HalfEpoch
@@ -22,11 +21,11 @@ LANES = 16
 @partial(jax.jit, static_argnames=("steps", "block", "scratch"), compiler_options=ONE_CORE)
 def solve_span(
     half: HalfEpoch,
-    columns: jax.Array | np.ndarray,
-    weights: jax.Array | np.ndarray,
-    firsts: jax.Array | np.ndarray,
-    rows: jax.Array | np.ndarray,
-    count: jax.Array | np.int32,
+    columns: jax.Array,
+    weights: jax.Array,
+    firsts: jax.Array,
+    rows: jax.Array,
+    count: jax.Array,
     steps: int,
     block: int,
     scratch: int,

@@ -191,7 +191,7 @@ def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False)
 
     Three moments are the candidates: taking in the histories (the matrix's transpose, and where they are padded both),
     setting up the tables (the numbers drawn beside the table they go to), and the epochs (the histories and both
-    tables). What has to be copied of a matrix that is not float32 CSR, sorted and without duplicates, is not known here.
+    tables). What has to be copied of a matrix that is not float32 CSR, sorted and without duplicates, is not known.
     """
     users, items, interactions = problem.shape
     balanced = 0 if problem.uniform else 4 * interactions

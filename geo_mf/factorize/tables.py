@@ -53,7 +53,7 @@ class Tables(Protocol):
         ...
 
     def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
-        """The table, changed to pieces that are computed here, and to one more piece behind them that stands at a row."""
+        """The table, changed to pieces that are computed here, and to one more behind them, which stands at a row."""
         ...
 
 
