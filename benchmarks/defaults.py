@@ -57,15 +57,7 @@ def main() -> None:
         for factors in chosen.factors:
             config = gm.BuildConfig(factors=factors, cache=False, learn_blend=False)
             tuned = gm.tune(split, config=config, trials=chosen.trials, space=SPACE)
-            names = (
-                "regularization",
-                "unobserved_weight",
-                "nu",
-                "activity_discount",
-                "popularity_discount",
-                "iterations",
-            )
-            settings = ", ".join(f"{name} {getattr(tuned.config, name):.3g}" for name in names)
+            settings = ", ".join(f"{name} {getattr(tuned.config, name):.3g}" for name in VARIED)
             share = tuned.baseline / tuned.value
             values = f"{tuned.baseline:8.4f}  {tuned.value:.4f}  {share:5.3f}"
             print(f"{name:<15}  {factors:7}  {values}  {settings}", flush=True)

@@ -137,12 +137,20 @@ def test_a_fit_goes_on_whatever_its_seed_is(
             fitted(make(random_state=np.random.default_rng(4)), graded, checkpoint=path)
 
 
+def _side(tables: dict[str, jax.Array]) -> dict[str, str]:
+    return {name: "u" if name == "users" else "i" for name in tables}
+
+
 OPTIMIZERS: dict[str, optax.GradientTransformation] = {
     "keys, bfloat16 and settings in its state": optax.chain(
         optax.add_noise(0.01, 0.5, jax.random.key(7)),
         optax.inject_hyperparams(optax.adam, static_args="mu_dtype")(
             optax.linear_schedule(0.1, 0.01, 40), mu_dtype=jnp.bfloat16
         ),
+    ),
+    "labels, and the loss of a batch": optax.chain(
+        optax.multi_transform({"u": optax.adam(0.1), "i": optax.sgd(0.1, momentum=0.9)}, _side),
+        optax.contrib.reduce_on_plateau(patience=1, accumulation_size=2),
     ),
     "momentum and a schedule": optax.sgd(optax.exponential_decay(0.1, 3, 0.9), momentum=0.9),
 }

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 
 import geo_mf as gm
-from geo_mf.factorize import gradient
+from geo_mf.factorize import gradient, optimizer_rows
 from geo_mf.factorize.fit_gradient import Settings, fit, hold_out, ndcg
 from geo_mf.factorize.gradient import Data, Loss, Objective, Touched
 
@@ -160,6 +162,18 @@ def run(optimizer: optax.GradientTransformation, loss: Loss = "bpr", text: bool 
     return gradient.epoch(dict(given), state, data, jax.random.key(3), optimizer, how, 4, 3)
 
 
+def _side(tables: gradient.Tables) -> dict[str, str]:
+    return {name: "u" if name == "users" else "i" for name in tables}
+
+
+def _users(tables: gradient.Tables) -> dict[str, str]:
+    return dict.fromkeys(tables, "u")
+
+
+def _no_bias(tables: gradient.Tables) -> dict[str, bool]:
+    return {name: name != "bias" for name in tables}
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -169,8 +183,25 @@ def run(optimizer: optax.GradientTransformation, loss: Loss = "bpr", text: bool 
         optax.adagrad(0.05),
         optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.05)),
         optax.inject_hyperparams(optax.rmsprop)(learning_rate=0.05),
+        optax.chain(optax.masked(optax.scale_by_adam(), _no_bias), optax.scale(-0.05)),
+        optax.inject_hyperparams(lambda rate: optax.partition({"u": optax.adam(rate), "i": optax.sgd(rate)}, _side))(
+            0.05
+        ),
+        optax.apply_if_finite(optax.chain(optax.zero_nans(), optax.novograd(0.05)), 2),
+        optax.chain(optax.contrib.muon(0.05), optax.contrib.reduce_on_plateau()),
     ],
-    ids=["sgd", "momentum", "adam", "adagrad", "clipped adamw", "injected rmsprop"],
+    ids=[
+        "sgd",
+        "momentum",
+        "adam",
+        "adagrad",
+        "clipped adamw",
+        "injected rmsprop",
+        "masked adam",
+        "injected labels",
+        "novograd",
+        "muon on a plateau",
+    ],
 )
 def test_any_optimizer_and_only_touched_rows_move(optimizer: optax.GradientTransformation) -> None:
     before = tables(text=True)
@@ -179,8 +210,57 @@ def test_any_optimizer_and_only_touched_rows_move(optimizer: optax.GradientTrans
     touched = np.isin(np.arange(USERS), np.asarray(batch()[0].users))
     assert np.array_equal(moved, touched) and not touched.all()
     assert np.isfinite(float(value)) and np.any(np.asarray(after["text"]) != np.asarray(before["text"]))
-    counts = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim == 0 and leaf.dtype == jnp.int32]
-    assert all(int(count) == 3 for count in counts)
+    # A plateau's own count begins anew with each mean that it takes.
+    counts = optax.tree_utils.tree_get_all_with_path(
+        state, "count", lambda path, _: "ReduceLROnPlateau" not in str(path)
+    )
+    assert all(int(count) == 3 for _, count in counts)
+
+
+def test_each_table_has_the_optimizer_of_its_label() -> None:
+    before = tables()
+    after, _, _ = run(optax.partition({"u": optax.sgd(0.05), "i": optax.set_to_zero()}, _side))
+    moved, _, _ = run(optax.sgd(0.05))
+    assert all(np.array_equal(after[name], before[name]) for name in ("items", "bias"))
+    assert np.any(np.asarray(after["users"]) != np.asarray(before["users"]))
+    assert np.any(np.asarray(moved["items"]) != np.asarray(before["items"]))
+
+
+@given(
+    users=st.integers(1, 9),
+    items=st.integers(1, 9),
+    optimizer=st.sampled_from([optax.adam(0.1), optax.sm3(0.1), optax.multi_transform({"u": optax.adam(0.1)}, _users)]),
+)
+def test_a_part_of_a_state_belongs_to_the_table_it_grows_with(users: int, items: int, optimizer: Any) -> None:
+    shapes = {"users": (users, 3), "items": (items, 3), "bias": (items,)}
+    owned = jax.tree.leaves(optimizer_rows.owners(optimizer, shapes))
+    given = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    for name, leaf in zip(owned, jax.tree.leaves(optimizer.init(given)), strict=True):
+        assert name == "" or len(leaf) == shapes[name][0]
+    assert owned.count("users") >= 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (optax.MultiSteps(optax.adam(0.1), 4).gradient_transformation(), "MultiStepsState.*raise batch_size"),
+        (optax.chain(optax.apply_every(3), optax.sgd(0.1)), "ApplyEvery.*raise batch_size"),
+        (optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)), "SAMState.*second gradient"),
+        (optax.lookahead(optax.sgd(0.1), 5, 0.5), "no attribute 'fast'.*wrapped parameters"),
+        (optax.chain(optax.sgd(0.1), optax.scale_by_backtracking_linesearch(5)), "value_fn.*line search"),
+        (optax.lbfgs(), "rows of users in an array of shape"),
+        (optax.flatten(optax.adam(0.1)), "rows of users in an array of shape"),
+        (optax.masked(optax.adam(0.1), {"users": True, "items": True}), "tables users, items, bias"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_needs_more_than_touched_rows_is_refused_before_the_fit(
+    optimizer: optax.GradientTransformation, message: str, checkerboard: sparse.csr_array
+) -> None:
+    for call in (gm.GradientMF(4, optimizer=optimizer).fit, gm.GradientMF(4, optimizer=optimizer).plan):
+        with pytest.raises(gm.InvalidInput, match=message):
+            call(checkerboard)
 
 
 @every_loss

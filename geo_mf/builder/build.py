@@ -79,9 +79,7 @@ def build(
         OSError: the index could not be written; an older version of it is untouched.
     """
     config = config or BuildConfig()
-    people = users if users is None or isinstance(users, People) else read_users(users)
-    if people is not None and config.user_attributes is not None:
-        people = people.only(config.user_attributes)
+    people = people_of(users, config)
     if out is not None:
         LAYOUT.checked_root(out)  # a bad name is told before the work, not after it
     clock = _Clock()
@@ -113,7 +111,7 @@ def _built(
     filling = Filling.of(embeddings, described)
     items = Described(embeddings, filling.features(embeddings, described))
     if people is not None:
-        _check_known(people, data.users)
+        check_known(people, data.users)
     found = Learned(Blend(1.0), Shape(0.0, config.prior_regularization))
     with clock.step("learn the blend"):
         if config.learn_blend:
@@ -171,7 +169,14 @@ def _built(
     return Recommender(now)
 
 
-def _check_known(people: People, users: IdMap) -> None:
+def people_of(users: People | Source | None, config: BuildConfig) -> People | None:
+    """What is known of users, with the columns that a configuration names. Raises what `read_users` and `People.only`
+    raise."""
+    people = users if users is None or isinstance(users, People) else read_users(users)
+    return people if people is None or config.user_attributes is None else people.only(config.user_attributes)
+
+
+def check_known(people: People, users: IdMap) -> None:
     """InvalidInput where nothing is said of any user to learn from: ids of another form, most often."""
     if not people.features_of(users).any():
         some, theirs = (ids.take(range(min(3, len(ids)))) for ids in (users, people.ids))

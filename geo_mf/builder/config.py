@@ -44,7 +44,7 @@ class BuildConfig(BaseModel):
     """Keep embeddings on disk, so that the next build encodes only new texts."""
     learn_blend: bool = True
     """Learn how much text, cold items and the trend should count, and how firmly newcomers are held to the mean user;
-    costs one more fit and a half, with datetimes three and a half."""
+    costs one more fit and some epochs (without texts half a fit), with datetimes two fits more."""
     attributes: tuple[str, ...] = ()
     """Columns of the catalogue that are features beside the text: categories, lists, numbers, dates."""
     user_attributes: tuple[str, ...] | None = None

@@ -70,7 +70,11 @@ def learn(
         crowd = trend.column(touched, items.features, config.prior_regularization)
         share = expected_cold_share(matrix, config, datetimes)
         learned = replace(learned, cold_scale=_cold_scale(trial, out, learned, crowd, share))
-    return Learned(newcomers.learn(matrix, datetimes, items, config, learned), shape)
+    strangers = newcomers.chosen(matrix, config.seed)
+    if len(strangers):
+        met = None if trial is None or out is None else (trial, out.kept)
+        learned = newcomers.learn(matrix, datetimes, strangers, items, config, learned, met)
+    return Learned(learned, shape)
 
 
 def expected_cold_share(matrix: sparse.csr_array, config: BuildConfig, datetimes: np.ndarray | None) -> float:
@@ -118,9 +122,11 @@ def _text_weights(trial: Trial, out: HeldOut) -> tuple[tuple[int, blend.Weights]
     """`Blend.by_history`: the weights that rank the warm targets best among warm items."""
     found = np.zeros((len(blend.TEXT_WEIGHTS), len(out.users)))
     for chunk, behaviour, text, seen in trial.chunks(out.users):
-        hidden = seen | trial.untouched
+        hidden, scores = seen | trial.untouched, np.empty_like(text)
         for j, b in enumerate(blend.TEXT_WEIGHTS):
-            found[j, chunk] = blend.gains(behaviour + np.float32(b) * text, out.warm[chunk], hidden)
+            np.multiply(text, np.float32(b), out=scores)
+            scores += behaviour
+            found[j, chunk] = blend.gains(scores, out.warm[chunk], hidden)
     return blend.choose(found, trial.lengths[out.users])
 
 
@@ -136,9 +142,10 @@ def _cold_scale(trial: Trial, out: HeldOut, learned: Blend, column: np.ndarray, 
     found = np.zeros((len(met), len(blend.COLD_SCALES)))
     for chunk, behaviour, text, seen in trial.chunks(out.users):
         crowd = np.float32(learned.trend) * behaviour.std(axis=1, keepdims=True) * column
+        rest, scores = weights[chunk, None] * text + crowd, np.empty_like(behaviour)
         for j, scale in enumerate(blend.COLD_SCALES):
-            scores = behaviour * np.where(trial.untouched, np.float32(scale), np.float32(1))
-            scores += weights[chunk, None] * text + crowd
+            np.multiply(behaviour, np.where(trial.untouched, np.float32(scale), np.float32(1)), out=scores)
+            scores += rest
             cold = met[chunk] / met.mean() * blend.gains(scores, out.cold[chunk], seen)
             found[chunk, j] = (1 - share) * blend.gains(scores, out.warm[chunk], seen) + share * cold
     lead = found[:, [int(np.argmax(found.mean(axis=0)))]] - found

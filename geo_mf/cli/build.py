@@ -24,13 +24,6 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder of the index; its last part is the name.", show_default=False)],
     settings: Settings,
     output: Output,
-    users: Annotated[
-        Path | None,
-        typer.Option(
-            help="What is known of users, one row each, with --user-col: numbers, dates, categories, lists.",
-            show_default=False,
-        ),
-    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check everything, say what would be built, write nothing.")
     ] = False,
@@ -39,8 +32,7 @@ def build(
 
     Every option can also be set in the environment, as GEO_MF_ and its name in capitals, or in a TOML file (--config).
     """
-    if users is None and settings.user_attributes is not None:
-        raise typer.BadParameter("goes with --users", param_hint="--user-attributes")
+    sources.check_users(settings)
     if not settings.no_cache:
         compiled.keep()
     from geo_mf import builder
@@ -49,7 +41,7 @@ def build(
     LAYOUT.checked_root(out)  # a bad name is told now, and not after the work is done
     config = settings.config()
     interactions, catalog = sources.read_interactions(), sources.read_catalog()
-    people = None if users is None else sources.read_users(users)
+    people = sources.read_users()
     _note_bad_rows(output, sources, interactions, catalog)
     if dry_run:
         plan = _plan(interactions, catalog, config) | ({} if people is None else {"people": len(people)})

@@ -31,12 +31,13 @@ def evaluate(
         None
     ),
 ) -> None:
-    """Judge an index of two files by a part held out.
+    """Judge an index of two files, or three, by a part held out.
 
     The rest is built in memory. The table holds the blend, its factors alone, popularity and content kNN. Nothing is
     published. Every option can also be set in the environment, as GEO_MF_ and its name in capitals, or in a TOML file
     (--config).
     """
+    sources.check_users(settings)
     if not settings.no_cache:
         compiled.keep()
     from geo_mf.evaluation.run import evaluate as judge
@@ -44,7 +45,8 @@ def evaluate(
     config = settings.config()
     listed, catalog, unlisted = sources.read_listed(output)
     chosen = split or ("random" if listed.datetimes is None else "temporal")
-    report = judge(config, _split(listed, chosen, test_fraction, settings.seed), k=k or [10], catalog=catalog)
+    people, parts = sources.read_users(), _split(listed, chosen, test_fraction, settings.seed)
+    report = judge(config, parts, k=k or [10], catalog=catalog, users=people)
     if output.json:
         output.data(report.to_dict() | {"config": config.model_dump(), "unlisted_interactions": unlisted})
     output.say(str(report))

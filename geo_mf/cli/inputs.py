@@ -19,7 +19,7 @@ __all__ = ["Settings", "Sources"]
 
 @dataclass(frozen=True)
 class Sources:
-    """The two files of the user, and what their columns mean."""
+    """The files of the user, and what their columns mean."""
 
     interactions: Annotated[
         Path, typer.Option(help="Who touched what: .csv, .tsv, .jsonl (also with .gz) or .parquet.", show_default=False)
@@ -50,6 +50,13 @@ class Sources:
         typer.Option(help="Text of an item: a column, or a template such as '{title}. {genres}'.", show_default=False),
     ] = None
     title_col: Annotated[str | None, typer.Option(help="Column of titles; by default title, name or headline.")] = None
+    users: Annotated[
+        Path | None,
+        typer.Option(
+            help="What is known of users, one row each, with --user-col: numbers, dates, categories, lists.",
+            show_default=False,
+        ),
+    ] = None
 
     def read_interactions(self) -> "Interactions":
         """The interactions. Errors as in `geo_mf.data.read.read_interactions`."""
@@ -81,11 +88,16 @@ class Sources:
             max_bad_rows=self.max_bad_rows,
         )
 
-    def read_users(self, path: Path) -> "People":
-        """What is known of users. Errors as in `geo_mf.data.read.read_users`."""
+    def check_users(self, settings: "Settings") -> None:
+        """Settings of --users without it are a mistake, told before anything is read."""
+        if self.users is None and settings.user_attributes is not None:
+            raise typer.BadParameter("goes with --users", param_hint="--user-attributes")
+
+    def read_users(self) -> "People | None":
+        """What is known of users, or None without --users. Errors as in `geo_mf.data.read.read_users`."""
         from geo_mf.data.read import read_users
 
-        return read_users(path, user_col=self.user_col)
+        return None if self.users is None else read_users(self.users, user_col=self.user_col)
 
     def read_listed(self, output: Output) -> "tuple[Interactions, Catalog, int]":
         """Interactions with items of the catalogue, the catalogue (without --items of their items), and how many rows

@@ -35,6 +35,7 @@ def tune(
         raise typer.BadParameter(f"--k is {', '.join(map(str, k))}: tune takes one length of list")
     if out is not None:
         _check_out(out)
+    sources.check_users(settings)
     if not settings.no_cache:
         compiled.keep()
     from geo_mf.evaluation.tune import tune as search
@@ -46,6 +47,7 @@ def tune(
     found = search(
         listed,
         catalog,
+        users=sources.read_users(),
         config=config,
         trials=trials,
         k=k[0] if k else 20,

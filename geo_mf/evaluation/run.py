@@ -18,6 +18,8 @@ from scipy import sparse
 from geo_mf.builder.config import BuildConfig
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.interactions import Interactions
+from geo_mf.data.people import People
+from geo_mf.data.read import Source, read_users
 from geo_mf.errors import InvalidInput
 from geo_mf.evaluation import metrics
 from geo_mf.evaluation.baselines import ContentKNN, Popularity, Scorer, item_users, touched
@@ -42,6 +44,7 @@ def evaluate(
     exclude: Interactions | sparse.csr_array | None = None,
     embeddings: NDArray[np.float32] | None = None,
     catalog: Catalog | None = None,
+    users: People | Source | None = None,
     seed: int = 0,
 ) -> EvaluationReport:
     """Judge a model on a split, always beside popularity, and beside content kNN when there are embeddings.
@@ -55,6 +58,8 @@ def evaluate(
     embeddings: float32 [n_items, dim], unit rows in the split's item rows, for the content baseline; by default those
         of the first Recommender.
     catalog: the items' texts, for a subject that must first be built on `split.train`.
+    users: what is known of users, as `build` takes it. A subject that must first be built is built with it; a
+        Recommender is asked with it about users it does not know. See `RecommenderScorer`.
     seed: of the order of equal scores and of the bootstrap.
 
     Raises InvalidInput for settings that cannot be used, for `exclude` that holds a test pair, and when no test user
@@ -62,7 +67,8 @@ def evaluate(
     """
     cuts = sorted({metrics.check_k(cut) for cut in (k if isinstance(k, Sequence) else (k,))})
     masks = _masks(split, cuts, lists, candidates)
-    subjects = scorers_of(subject, split, catalog)
+    people = users if users is None or isinstance(users, People) else read_users(users)
+    subjects = scorers_of(subject, split, catalog, people)
     if embeddings is None:
         embeddings = next((one.embeddings for one in subjects if isinstance(one, RecommenderScorer)), None)
     scorers = _with_baselines(subjects, split, embeddings)
@@ -72,30 +78,33 @@ def evaluate(
     skipped: list[str] = []
     for list_name, mask in masks.items():
         relevant = touched(split.test.select(mask[split.test.item_rows]))
-        users = np.flatnonzero(np.diff(relevant.indptr))
-        if users.size == 0:
+        judged = np.flatnonzero(np.diff(relevant.indptr))
+        if judged.size == 0:
             skipped.append(list_name)
             continue
-        ranked = [rank(s, users, cuts[-1], candidates=mask, exclude=withheld, ties=ties) for s in scorers]
+        ranked = [rank(s, judged, cuts[-1], candidates=mask, exclude=withheld, ties=ties) for s in scorers]
         names = [scorer.name for scorer in scorers]
-        rows += _figures(list_name, cuts, dict(zip(names, ranked, strict=True)), relevant[users], mask, split, seed)
+        rows += _figures(list_name, cuts, dict(zip(names, ranked, strict=True)), relevant[judged], mask, split, seed)
     if not rows:
         raise InvalidInput(f"no test user has a relevant item in {', '.join(lists)}; check candidates and the split")
     return EvaluationReport(split.name, seed, tuple(rows), tuple(skipped))
 
 
-def scorers_of(subject: object, split: Split, catalog: Catalog | None = None) -> tuple[Scorer, ...]:
+def scorers_of(
+    subject: object, split: Split, catalog: Catalog | None = None, people: People | None = None
+) -> tuple[Scorer, ...]:
     """The scorers that a subject of `evaluate` stands for, in the rows of the split.
 
-    A Recommender, and a BuildConfig (built on `split.train` first, with `catalog`), stand for two: the blend and the
-    factors alone. Raises InvalidInput for anything that is neither these, a Scorer, nor a sequence of them.
+    A Recommender, and a BuildConfig (built on `split.train` first, with `catalog` and `people`), stand for two: the
+    blend and the factors alone. Raises InvalidInput for anything that is neither these, a Scorer, nor a sequence of
+    them.
     """
     found: list[Scorer] = []
     for one in subject if isinstance(subject, Sequence) else (subject,):
         if isinstance(one, Recommender):
-            found += of_recommender(one, split)
+            found += of_recommender(one, split, people)
         elif isinstance(one, BuildConfig):
-            found += of_config(one, split, catalog)
+            found += of_config(one, split, catalog, people)
         elif isinstance(one, Scorer):
             found.append(one)
         else:

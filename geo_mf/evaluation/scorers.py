@@ -6,13 +6,18 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+from scipy import sparse
 
 from geo_mf.builder import BuildConfig, build
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.ids import IdMap
+from geo_mf.data.people import People
 from geo_mf.errors import InvalidInput
 from geo_mf.evaluation.split import Split
+from geo_mf.geometry import blend
+from geo_mf.geometry.prior import apply as apply_prior
 from geo_mf.recommender import Recommender
 from geo_mf.snapshot import Snapshot
 
@@ -23,14 +28,16 @@ Part = Literal["blend", "factors", "text"]
 class RecommenderScorer:
     """One part of a recommender, in the rows of a split.
 
-    A user whom the recommender does not know gets what is popular lately, as `Recommender.trending` would give it; an
-    item it does not hold, or holds no more, scores -inf.
+    A user who has touched nothing that the recommender knows of, but whose attributes are known, is asked for by them:
+    by those in `people`, else by those that the index holds. Without any, such a user gets what is popular lately, as
+    `Recommender.trending` would give it. An item that the recommender does not hold, or holds no more, scores -inf.
     """
 
     rec: Snapshot
     users: IdMap
     items: IdMap
     part: Part = "blend"
+    people: People | None = None
 
     @property
     def name(self) -> str:
@@ -41,12 +48,13 @@ class RecommenderScorer:
         """float32 [b, n_items]."""
         rows = self._user_rows[user_rows]
         known = rows >= 0
-        scores = np.empty((len(rows), len(self.rec.catalog)), np.float32)
-        scores[~known] = self.rec.touches
         rank = self.rec.item_factors.shape[1]
         columns = {"blend": slice(None), "factors": slice(0, rank), "text": slice(rank, -1)}[self.part]
-        queries = self.rec.queries(rows[known])[:, columns]
-        scores[known] = queries @ self.rec.vectors[:, columns].T
+        queries = np.empty((len(rows), self.rec.vectors.shape[1]), np.float32)
+        queries[known] = self.rec.queries(rows[known])
+        queries[~known] = self._by_attributes(user_rows[~known])
+        scores = queries[:, columns] @ self.rec.vectors[:, columns].T
+        scores[~known & ~queries[:, columns].any(axis=1)] = self.rec.touches
         scores[:, ~self.rec.live] = -np.inf
         if self._in_order:
             return scores
@@ -63,6 +71,28 @@ class RecommenderScorer:
         out[held] = self.rec.embeddings[self._item_rows[held]]
         return out
 
+    def _by_attributes(self, user_rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Queries float32 [n, K + dim + 1] of users without history, rows of the split, as `Snapshot.query` makes them;
+        a zero row where nothing is known."""
+        now, told = self.rec, self.rec.told
+        out = np.zeros((len(user_rows), now.vectors.shape[1]), np.float32)
+        if told is None or not len(user_rows):
+            return out
+        users = IdMap(self.users.ids.take(pa.array(user_rows)))
+        features = told.people.features_of(users)
+        if self.people is not None:
+            given = People(self.people.ids, told.people.attributes, self.people.read).features_of(users)
+            features = np.where(given.any(axis=1, keepdims=True), given, features)
+        expected = apply_prior(told.coefficients, features)
+        asked = np.flatnonzero(expected.any(axis=1))
+        nothing = sparse.csr_array((len(asked), len(now.catalog)), dtype=np.float32)
+        factors = now.folding.newcomers.solve_rows(now.item_factors, nothing, expected[asked])
+        weights = now.blend.weights(0, typed=False)
+        both = np.tile(np.asarray([[weights.behaviour, weights.text]], np.float32), (len(asked), 1))
+        text = np.zeros((len(asked), now.embeddings.shape[1]), np.float32)
+        out[asked] = blend.queries(factors, text, both, now.folding.spread(factors))
+        return out
+
     @cached_property
     def _user_rows(self) -> NDArray[np.int32]:
         return self.rec.users.rows_or_missing(self.users.ids)
@@ -76,14 +106,29 @@ class RecommenderScorer:
         return self.rec.catalog.items == self.items
 
 
-def of_recommender(rec: Recommender, split: Split) -> tuple[RecommenderScorer, ...]:
-    """The blend, and the factors alone: what text adds is their difference."""
+def of_recommender(rec: Recommender, split: Split, people: People | None = None) -> tuple[RecommenderScorer, ...]:
+    """The blend, and the factors alone: what text adds is their difference.
+
+    people: what is known of users whom the recommender does not know.
+    Raises InvalidInput for people, where the recommender was built without users' attributes or with others.
+    """
+    if people is not None:
+        if rec.told is None:
+            raise InvalidInput(
+                "this index knows nothing of users beside what they touched: build(..., users=...), or leave users= out"
+            )
+        people = people.only(rec.told.people.attributes.names)
     parts: Sequence[Part] = ("blend", "factors")
-    return tuple(RecommenderScorer(rec.now, split.users, split.items, part) for part in parts)
+    return tuple(RecommenderScorer(rec.now, split.users, split.items, part, people) for part in parts)
 
 
-def of_config(config: BuildConfig, split: Split, catalog: Catalog | None) -> tuple[RecommenderScorer, ...]:
-    """Build on the split's training part, in memory, and score with that. Raises InvalidInput without a catalogue."""
+def of_config(
+    config: BuildConfig, split: Split, catalog: Catalog | None, people: People | None = None
+) -> tuple[RecommenderScorer, ...]:
+    """Build on the split's training part, in memory, and score with that. Raises InvalidInput without a catalogue.
+
+    people: what is known of the users of both parts: it was known before they touched anything.
+    """
     if catalog is None:
         raise InvalidInput("a BuildConfig is evaluated by building an index first: give catalog= (the items' texts)")
-    return of_recommender(build(split.train, catalog, config=config), split)
+    return of_recommender(build(split.train, catalog, users=people, config=config), split)

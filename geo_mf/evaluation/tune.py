@@ -1,7 +1,9 @@
 """tune: search the settings of a build, by how well the factors rank interactions held out.
 
 A trial is one fit. It is measured after several epochs, so the number of iterations is read off a trial and not
-searched; a trial that lags behind the others ends early. The first trial is of the given settings.
+searched; a trial that lags behind the others ends early. The first trial is of the given settings. With users'
+attributes, a measurement does with the factors what a build does at its end, and users who touched nothing in training
+are judged too, where something is known of them.
 """
 
 import time
@@ -16,11 +18,13 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from geo_mf.builder import BuildConfig
-from geo_mf.builder.build import encoder_of, training
+from geo_mf.builder.build import check_known, encoder_of, people_of, training
 from geo_mf.builder.trial import ials, settled
 from geo_mf.data.attributes import Attributes
 from geo_mf.data.catalog import Catalog
 from geo_mf.data.interactions import Interactions
+from geo_mf.data.people import People
+from geo_mf.data.read import Source
 from geo_mf.errors import FitDiverged, InvalidInput
 from geo_mf.evaluation import metrics
 from geo_mf.evaluation.baselines import touched
@@ -30,7 +34,10 @@ from geo_mf.evaluation.split import Split, leave_last, random_split, temporal_sp
 from geo_mf.evaluation.tuning import Tuning
 from geo_mf.factorize import matrices
 from geo_mf.factorize.checkpoint import fingerprint
+from geo_mf.folding import Folding
 from geo_mf.geometry.features import Filling
+from geo_mf.geometry.prior import apply as apply_prior
+from geo_mf.living.solves import pulled, users_prior
 from geo_mf.text.cache import CachedEncoder, EmbeddingCache
 from geo_mf.text.encoder import TextEncoder
 
@@ -49,6 +56,7 @@ def tune(
     interactions: Interactions | Split,
     catalog: Catalog | None = None,
     *,
+    users: People | Source | None = None,
     config: BuildConfig | None = None,
     trials: int = 30,
     k: int = 20,
@@ -58,7 +66,8 @@ def tune(
     encoder: TextEncoder | None = None,
     show_progress: bool = False,
 ) -> Tuning:
-    """Search settings that rank held-out interactions well: NDCG@k of known users, by the factor scores alone.
+    """Search settings that rank held-out interactions well: NDCG@k of known users, and of new ones of whom something is
+    known, by the factor scores alone.
 
     The same input, seed and versions give the same search, also when it was killed and went on from its study.
 
@@ -66,6 +75,7 @@ def tune(
         interactions: who touched what, without what the result will be judged by: a part is held out for validation.
             Or a Split, whose test side is then the validation.
         catalog: the items, with their texts. None: the items of the interactions, without text.
+        users: what is known of users, as `build` takes it.
         config: the settings to start from; what is not varied stays as it is. By default BuildConfig().
         trials: finished trials in all, those of an earlier call with the same study among them.
         k: length of the lists.
@@ -89,7 +99,7 @@ def tune(
     _check_budget(trials, seconds)
     config = BuildConfig.of(**config.model_dump()) if config else BuildConfig()
     catalog = catalog if catalog is not None else Catalog.from_ids(interactions.items)
-    held = _HeldOut.of(interactions, catalog, config, metrics.check_k(k))
+    held = _HeldOut.of(interactions, catalog, config, metrics.check_k(k), people_of(users, config))
     config = settled(config, held.matrix(config))
     varied = Space.of(config, space, bool(catalog.has_text.any()))
     source = encoder or encoder_of(config, catalog)
@@ -148,18 +158,43 @@ class _Factors:
 
 
 @dataclass(frozen=True, eq=False)
+class _Told:
+    """What is known of users beside what they touched.
+
+    Attributes:
+        learned: float32 [users, dim], features of the users of the training matrix.
+        judged: float32 [n, dim], of those who are judged.
+    """
+
+    learned: np.ndarray
+    judged: np.ndarray
+
+    def factors(self, folding: Folding, rows: np.ndarray, alpha: float) -> np.ndarray:
+        """float32 [n, K]: who is judged, as a build would have them. Rows int [n] of the fit; -1: not in it."""
+        expected = apply_prior(users_prior(folding, self.learned, alpha), self.judged)
+        met = rows >= 0
+        found = np.zeros_like(expected)
+        found[met] = pulled(folding, rows[met], expected[met])
+        nothing = sparse.csr_array((np.count_nonzero(~met), len(folding.item_factors)), dtype=np.float32)
+        found[~met] = folding.newcomers.solve_rows(folding.item_factors, nothing, expected[~met])
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class _HeldOut:
     """What the trials learn from, and what they are judged by.
 
     Attributes:
         train: interactions with items of the catalogue, in its rows.
         catalog: the items.
-        users: int [n], the users who are judged, as rows of the training matrix.
+        users: int [n], the users who are judged, as rows of the training matrix; -1 for one of whom only attributes
+            are known.
         relevant: sparse [n, items], what they touched in the validation interactions.
         seen: sparse [n, items], what they touched in training.
         ties: int [items], the order of equal scores.
         k: length of the lists.
         name: how the validation interactions were held out.
+        told: what is known of users; None without their attributes.
     """
 
     train: Interactions
@@ -170,9 +205,12 @@ class _HeldOut:
     ties: np.ndarray
     k: int
     name: str
+    told: _Told | None
 
     @classmethod
-    def of(cls, interactions: Interactions | Split, catalog: Catalog, config: BuildConfig, k: int) -> "_HeldOut":
+    def of(
+        cls, interactions: Interactions | Split, catalog: Catalog, config: BuildConfig, k: int, people: People | None
+    ) -> "_HeldOut":
         if isinstance(interactions, Split):
             split = interactions
         else:
@@ -184,9 +222,15 @@ class _HeldOut:
                 )
             split = _split(listed, config.seed)
         train, test = (side.align(items=catalog.items)[0] for side in (split.train, split.test))
-        learned = training(train, catalog, config).users.rows_or_missing(train.users.ids)
+        users = training(train, catalog, config).users
+        learned = users.rows_or_missing(train.users.ids)
+        known, features = learned >= 0, np.zeros((len(learned), 0), np.float32)
+        if people is not None:
+            check_known(people, users)
+            features = people.features_of(train.users)
+            known |= features.any(axis=1)
         relevant = touched(test)
-        able = np.flatnonzero((learned >= 0) & (np.diff(relevant.indptr) > 0))
+        able = np.flatnonzero(known & (np.diff(relevant.indptr) > 0))
         if not len(able):
             raise InvalidInput(
                 f"nobody can be judged: no user has interactions on both sides of the split {split.name!r}; give more "
@@ -195,7 +239,9 @@ class _HeldOut:
         random = np.random.default_rng(config.seed)
         judged = np.sort(random.permutation(able)[:MOST_USERS])
         ties = random.permutation(len(catalog))
-        return cls(train, catalog, learned[judged], relevant[judged], touched(train)[judged], ties, k, split.name)
+        told = None if people is None else _Told(people.features_of(users), features[judged])
+        seen = touched(train)[judged]
+        return cls(train, catalog, learned[judged], relevant[judged], seen, ties, k, split.name, told)
 
     @property
     def metric(self) -> str:
@@ -207,16 +253,18 @@ class _HeldOut:
         return training(self.train, self.catalog, config).matrix
 
     def value(self, users: np.ndarray, items: np.ndarray) -> float:
-        """The metric of factors: users [users, K], items [items, K]."""
-        scorer = _Factors(users[self.users], items)
+        """The metric of factors: of who is judged [n, K], and of the items [items, K]."""
+        scorer = _Factors(users, items)
         ranked = rank(scorer, np.arange(len(self.users)), self.k, exclude=self.seen, ties=self.ties)
         return float(metrics.ndcg(ranked, self.relevant, self.k).mean())
 
     def fingerprint(self, encoder: TextEncoder) -> str:
-        """A checksum of the interactions of both sides, of the texts and of their encoder."""
+        """A checksum of the interactions of both sides, of the texts, of their encoder and of users' attributes."""
         texts = sha256("\0".join(self.catalog.texts).encode("utf-8", "surrogatepass")).hexdigest()
         judged = fingerprint(self.relevant, None, {"users": self.users.tolist()})
         parts = {"texts": texts, "encoder": encoder.fingerprint, "judged": judged}
+        if self.told is not None:
+            parts["told"] = sha256(self.told.learned.tobytes() + self.told.judged.tobytes()).hexdigest()
         return fingerprint(self.train.to_csr(), None, parts)[:16]
 
 
@@ -255,12 +303,22 @@ class _Fit:
         if config.weighting not in self._matrices:
             self._matrices[config.weighting] = self._held.matrix(config)
 
-        def watch(epoch: int, factors: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
-            if epoch + 1 in self._epochs:
-                report(epoch + 1, self._held.value(*factors()))
-
         matrix = self._matrices[config.weighting]
-        ials(config, matrices.shape(matrix)).fit(matrix, self._features, watch=watch)
+        model = ials(config, matrices.shape(matrix))
+        objective = model.objective_for(matrix)
+
+        def watch(epoch: int, factors: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
+            if epoch + 1 not in self._epochs:
+                return
+            users, items = factors()
+            judged, told = self._held.users, self._held.told
+            if told is None:
+                report(epoch + 1, self._held.value(users[judged], items))
+                return
+            folding = Folding(matrix, users, items, objective, 1.0)
+            report(epoch + 1, self._held.value(told.factors(folding, judged, config.prior_regularization), items))
+
+        model.fit(matrix, self._features, watch=watch)
 
 
 def _check_budget(trials: int, seconds: float | None) -> None:

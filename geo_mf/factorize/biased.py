@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.errors import InvalidInput
-from geo_mf.factorize import matrices, peak
+from geo_mf.factorize import matrices, peak, timing_ratings
 from geo_mf.factorize.checkpoint import Checkpoint
 from geo_mf.factorize.cores import all_cores
 from geo_mf.factorize.fit_ratings import Callback, Fitted, Settings, fit
@@ -171,7 +171,7 @@ class BiasedMF(FactorModel):
                 # An item teaches the regression as much as its own ratings decide its factor.
                 weights = rated / (rated + self.regularization)
                 prior = RidgePrior.of(features, weights, self.prior_regularization)
-            how = Settings(self.factors, self.objective, self.iterations, self.num_threads, show_progress)
+            how = replace(self._loop, progress=show_progress)
             kept = None
             if checkpoint is not None:
                 fixed = {name: value for name, value in self.get_params().items() if name not in FREE_TO_CHANGE}
@@ -180,26 +180,35 @@ class BiasedMF(FactorModel):
         self._take(learned, (float(matrix.data.min()), float(matrix.data.max())))
         return self
 
-    def plan(self, ratings: Any, features: int = 0) -> Plan:
-        """What `fit` would take: its memory. The time of an epoch is not foreseen.
+    def plan(self, ratings: Any, features: int = 0, timed: bool = True) -> Plan:
+        """What `fit` would take: its memory, and the time of an epoch on this machine as busy as it is now.
 
         Args:
             ratings: the matrix to be fitted; or, before there is one, (users, items, ratings), whose histories are then
                 taken to be log-normal.
             features: numbers of an item's features, 0 for none.
+            timed: whether to try a call of each shape for the time, on a CPU. It takes several seconds, most of it
+                compiling, which a fit that follows in the same process then need not do.
 
         Raises:
             InvalidInput: as in `fit`; or a shape that no matrix can have.
         """
         features = whole("features", features, 0)
         if isinstance(ratings, tuple):
-            return self._plan(replace(Problem.asked(ratings, features), uniform=False))
-        return self._plan(Problem.of(_some(check_ratings(ratings)), features))
+            problem = replace(Problem.asked(ratings, features), uniform=False)
+        else:
+            problem = Problem.of(_some(check_ratings(ratings)), features)
+        with all_cores():
+            return timing_ratings.added(self._plan(problem), problem, self._loop) if timed else self._plan(problem)
 
     def _plan(self, problem: Problem) -> Plan:
         return problem.foreseen(
             self.factors, self.iterations, lambda rank: peak.ratings(problem, rank, self.variational)
         )
+
+    @property
+    def _loop(self) -> Settings:
+        return Settings(self.factors, self.objective, self.iterations, self.num_threads)
 
     def predict(self, userids: Rows, itemids: Rows) -> np.ndarray:
         """Ratings of pairs, within the range of the training ratings when `clip` is set; else as the base class."""

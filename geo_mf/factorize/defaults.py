@@ -38,7 +38,7 @@ MOST_NUMBERS = 2**27
 SPARSE = 0.002
 """The density from which on a matrix is no longer sparse: that of CiteULike. ml-latest-small has six times as much."""
 
-CHOSEN = {"nu": 0.7, "activity_discount": 0.25, "popularity_discount": 0.3}
+CHOSEN = {"nu": 0.7, "activity_discount": 0.25, "popularity_discount": 0.4}
 NAMED = {"nu": 1.0, "activity_discount": 0.0, "popularity_discount": 0.0}
 
 

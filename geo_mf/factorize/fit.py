@@ -84,8 +84,7 @@ class Priors:
         if item_features is not None:
             items = RidgePrior.of(item_features, item_weights(user_items, len(item_features), objective), alpha)
         if user_features is not None:
-            weights = _weights(np.diff(user_items.indptr), shape(user_items)[1], objective)
-            users = RidgePrior.of(user_features, weights, alpha, "user")
+            users = RidgePrior.of(user_features, user_weights(user_items, objective), alpha, "user")
         return cls(items, users)
 
 
@@ -116,6 +115,11 @@ NO_PRIORS = Priors()
 def item_weights(user_items: sparse.csr_array, items: int, objective: ials.Objective) -> np.ndarray:
     """float64 [items]: r_i, what each item weighs in a regression of its factor; 0 for an untouched item."""
     return _weights(np.bincount(user_items.indices, minlength=items), len(user_items.indptr) - 1, objective)
+
+
+def user_weights(user_items: sparse.csr_array, objective: ials.Objective) -> np.ndarray:
+    """float64 [users]: the same of each user."""
+    return _weights(np.diff(user_items.indptr), shape(user_items)[1], objective)
 
 
 def _weights(lengths: np.ndarray, other_size: int, objective: ials.Objective) -> np.ndarray:

@@ -170,7 +170,7 @@ def fit(
     shapes = table_shapes(shape(matrix), settings, 0 if features is None else features.shape[1])
     if kept is None:
         held = np.zeros(0, np.int64) if not settings.patience else hold_out(matrix, random)
-        tables = _start(shapes, settings, random)
+        tables = start(shapes, settings, random)
         key = jax.random.key(int(random.integers(2**63)))
         # Copies: an epoch is given its arrays to change, and what the optimizer begins with may be its own, or a table.
         state = jax.tree.map(jnp.array, settings.optimizer.init(tables))
@@ -178,7 +178,7 @@ def fit(
     else:
         at = _Descent.of(kept, shapes, settings.optimizer)
     del kept  # the tables are held once
-    data = _data(matrix, at.held, settings.popularity, features)
+    data = training(matrix, at.held, settings.popularity, features)
     users = np.searchsorted(matrix.indptr, at.held, side="right") - 1
     batch = min(settings.batch, len(data.users))
 
@@ -254,8 +254,9 @@ def ndcg(
     return float(np.sum(1 / np.log2(place + 2.0)) / len(users)) if len(user) else 0.0
 
 
-def _data(matrix: sparse.csr_array, held: np.ndarray, power: float, features: np.ndarray | None) -> gradient.Data:
-    """The interactions that are not held out."""
+def training(matrix: sparse.csr_array, held: np.ndarray, power: float, features: np.ndarray | None) -> gradient.Data:
+    """The interactions [users, items] that are not `held` out, as places in the matrix's data; the chance of an item to
+    be a negative goes with its count to the given power."""
     size = shape(matrix)
     kept = np.setdiff1d(np.arange(matrix.nnz), held)
     users = np.repeat(np.arange(size[0], dtype=np.int32), np.diff(matrix.indptr))[kept]
@@ -288,7 +289,8 @@ def table_shapes(size: tuple[int, int], settings: Settings, features: int) -> di
     return shapes
 
 
-def _start(shapes: dict[str, tuple[int, ...]], settings: Settings, random: np.random.Generator) -> gradient.Tables:
+def start(shapes: dict[str, tuple[int, ...]], settings: Settings, random: np.random.Generator) -> gradient.Tables:
+    """Tables of these shapes as a fit begins with them."""
     tables = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     for name in _SIDES:
         drawn = random.standard_normal(shapes[name], np.float32) * START

@@ -23,7 +23,7 @@ gathered rows, and optax updates those rows and their part of its state. That is
 memory: a row that was not touched keeps its momentum, its second moment and its weight decay as they were. For sgd and
 adagrad it is the same as a dense step. A transformation that looks across rows, such as clipping by the global norm,
 sees the touched ones, all others' gradients being zero; one that scales a table by its own norm (lars, lamb) sees only
-part of the table.
+part of the table. Which parts of a state have a table's rows, and what cannot be done so, is said in optimizer_rows.py.
 """
 
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from geo_mf.factorize import optimizer_rows
 
 Loss = Literal["mse", "bpr", "softmax", "ccl"]
 Tables = dict[str, jax.Array]
@@ -125,6 +127,13 @@ def _gather(table: jax.Array, rows: jax.Array) -> jax.Array:
 def _put(table: jax.Array, rows: jax.Array, changed: jax.Array) -> jax.Array:
     # Padding points behind the table's end, and is dropped there.
     return table.at[rows].set(changed, mode="drop", unique_indices=True) if rows.ndim else changed
+
+
+def touched(shapes: dict[str, tuple[int, ...]], objective: Objective, batch: int) -> dict[str, int]:
+    """How many rows of each table a step updates."""
+    drawn = batch + objective.negatives + batch * objective.history
+    ids = {"users": batch, "items": drawn, "bias": drawn}
+    return {name: min(ids.get(name, shape[0]), shape[0]) for name, shape in shapes.items()}
 
 
 def batch_loss(
@@ -256,6 +265,7 @@ def epoch(
     """
     shuffling, drawing = jax.random.split(key)
     order = jax.random.permutation(shuffling, len(data.users))[: batch * steps].reshape(steps, batch)
+    owned = optimizer_rows.owners(optimizer, {name: table.shape for name, table in tables.items()})
 
     def step(carry: tuple[Tables, Any], at: tuple[jax.Array, jax.Array]) -> tuple[tuple[Tables, Any], jax.Array]:
         tables, state = carry
@@ -271,14 +281,9 @@ def epoch(
             rows["text"] = jnp.arange(len(tables["text"]), dtype=jnp.int32)
         gathered = jax.tree.map(_gather, tables, rows)
         loss, slope = rows_gradient(gathered, users, items, data, chosen, negatives, objective)
-        # The state's tables are shaped like the parameters' and go by the same rows; the rest of it (a count of steps,
-        # a learning rate) has no rows and is handed on whole.
-        places = optax.tree_utils.tree_map_params(
-            optimizer, lambda _, at: at, state, rows, transform_non_params=lambda _: _WHOLE
-        )
-        # optax mixes integers and floats, which a strict JAX refuses.
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            change, part = optimizer.update(slope, jax.tree.map(_gather, state, places), gathered)
+        places = jax.tree.map(lambda name: rows.get(name, _WHOLE), owned)
+        part = jax.tree.map(_gather, state, places)
+        change, part = optimizer_rows.updated(optimizer, slope, part, gathered, loss)
         tables = jax.tree.map(_put, tables, rows, optax.apply_updates(gathered, change))
         return (tables, jax.tree.map(_put, state, places, part)), loss
 

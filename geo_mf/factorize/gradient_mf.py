@@ -8,10 +8,10 @@ import numpy as np
 import optax
 
 from geo_mf.errors import InvalidInput
-from geo_mf.factorize import matrices, optimizer_state, peak
+from geo_mf.factorize import matrices, optimizer_rows, optimizer_state, peak, timing_gradient
 from geo_mf.factorize.checkpoint import Checkpoint
 from geo_mf.factorize.fit_gradient import Callback, Settings, fit, table_shapes, vectors
-from geo_mf.factorize.gradient import Loss, Objective
+from geo_mf.factorize.gradient import Loss, Objective, touched
 from geo_mf.factorize.parameters import RandomState, generator, real, seed, whole
 from geo_mf.factorize.plan import Plan, Problem
 from geo_mf.factorize.retrieval import FactorModel
@@ -34,7 +34,10 @@ class GradientMF(FactorModel):
         factors: length K of a factor.
         loss: "mse", "bpr", "softmax" or "ccl".
         optimizer: an optax transformation, its learning-rate schedule included (a schedule counts steps); None is
-            `optax.adam(0.01)`.
+            `optax.adam(0.01)`. Masks and labels go by the tables' names: users, items, bias (of all losses but mse) and
+            text (of items with features). It is told the loss of a batch as `value`. `fit` and `plan` refuse one that
+            needs more than the touched rows and their gradients: a line search, optax.lookahead, or one that gathers
+            gradients over several steps, as optax.MultiSteps does (raise `batch_size` instead).
         epochs: passes over the interactions, at most.
         batch_size: interactions a step.
         negatives: items drawn a step, shared by its batch.
@@ -165,8 +168,9 @@ class GradientMF(FactorModel):
                 Optimizers are told apart by what they do to a small table (`geo_mf.factorize.optimizer_state`).
 
         Raises:
-            InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, or
-                the checkpoint belongs to another fit or has more epochs than `epochs`.
+            InvalidInput: a weight is negative or not finite, the matrix has no interactions, the shapes disagree, the
+                optimizer cannot update touched rows alone, or the checkpoint belongs to another fit or has more epochs
+                than `epochs`.
             DoesNotFit: the memory is not there.
             IncompatibleIndex: the checkpoint is damaged.
             FitDiverged: the loss became infinite or NaN.
@@ -191,23 +195,31 @@ class GradientMF(FactorModel):
         self.text_factors, self.history = learned.text, learned.history
         return self
 
-    def plan(self, user_items: Any, features: int = 0) -> Plan:
-        """What `fit` would take: its memory. The time of an epoch is not foreseen.
+    def plan(self, user_items: Any, features: int = 0, timed: bool = True) -> Plan:
+        """What `fit` would take: its memory, and the time of an epoch on this machine as busy as it is now.
 
         Args:
             user_items: the matrix to be fitted; or, before there is one, (users, items, interactions).
             features: numbers of an item's features, 0 for none.
+            timed: whether to try some steps for the time, on a CPU. It takes a few seconds, most of it compiling. Looks
+                at held-out interactions are not in the time.
 
         Raises:
             InvalidInput: as in `fit`; or a shape that no matrix can have.
         """
         features = whole("features", features, 0)
         if isinstance(user_items, tuple):
-            return self._plan(Problem.asked(user_items, features))
-        return self._plan(Problem.of(matrices.check_training(user_items), features))
+            problem = Problem.asked(user_items, features)
+        else:
+            problem = Problem.of(matrices.check_training(user_items), features)
+        plan = self._plan(problem)
+        return timing_gradient.added(plan, problem, self._loop) if timed else plan
 
     def _plan(self, problem: Problem) -> Plan:
         settings = self._loop
+        shapes = table_shapes(problem.shape[:2], settings, problem.features)
+        batch = min(settings.batch, problem.shape[2])
+        optimizer_rows.check(settings.optimizer, shapes, touched(shapes, settings.objective, batch))
         return problem.foreseen(
             self.factors, self.epochs, lambda rank: peak.gradient(problem, replace(settings, rank=rank))
         )

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from geo_mf.factorize import optimizer_rows
+
 STEPS = 3
 MOMENTS = (0, 100, 10_000)
 """Steps at which an optimiser is tried: a schedule may change its learning rate late."""
@@ -49,8 +51,8 @@ def behaviour(optimizer: optax.GradientTransformation, shapes: dict[str, tuple[i
                     name: jnp.asarray(np.linspace(-0.5, 1, np.prod(shape)).reshape(shape) / (1 + step), jnp.float32)
                     for name, shape in rows.items()
                 }
-                change: Any
-                change, state = optimizer.update(slopes, state, tables)
+                loss = jnp.float32(1 / (1 + step))
+                change, state = optimizer_rows.updated(optimizer, slopes, state, tables, loss)
                 found.extend(f"{number:.4g}" for name in sorted(change) for number in np.ravel(change[name]).tolist())
     return " ".join(found)
 

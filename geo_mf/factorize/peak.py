@@ -1,7 +1,6 @@
 """The memory of fits of ratings and by gradient descent at their peak, foreseen for `plan` from their shapes alone.
 
-What XLA and its compiler keep was measured with jaxlib 0.10 on a CPU; the rest counts arrays. The time of an epoch is
-not foreseen: to try some steps of gradient descent is to compile the whole epoch first.
+What XLA and its compiler keep was measured with jaxlib 0.10 on a CPU; the rest counts arrays.
 """
 
 from math import prod

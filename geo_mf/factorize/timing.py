@@ -66,22 +66,27 @@ class _Trial:
         found = np.searchsorted(self.spread, np.random.default_rng(0).random(count))
         return np.minimum(found, len(self.spread) - 1).astype(np.int32)
 
-    def seconds(self, call: Callable[[], jax.Array]) -> tuple[float, float]:
-        """Seconds of a call with all threads busy, and of its first time, which compiles."""
+    def seconds(self, call: Callable[[], object]) -> tuple[float, float]:
+        """Of `busy`, with the threads of the fit."""
+        return busy(call, self.pool, self.threads)
 
-        def once() -> float:
-            began = time.perf_counter()
-            call().block_until_ready()
-            return time.perf_counter() - began
 
-        first, again = once(), once()
-        several = max(2, int(TRIED_SECONDS / again)) * self.threads
-        found = []
-        for _ in range(ROUNDS):
-            began = time.perf_counter()
-            list(self.pool.map(lambda _: once(), range(several)))
-            found.append((time.perf_counter() - began) / several)
-        return min(found), first
+def busy(call: Callable[[], object], pool: ThreadPoolExecutor, threads: int) -> tuple[float, float]:
+    """Seconds of a call with all threads busy, and of its first time, which compiles."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        return time.perf_counter() - began
+
+    first, again = once(), once()
+    several = max(2, int(TRIED_SECONDS / again)) * threads
+    found = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        list(pool.map(lambda _: once(), range(several)))
+        found.append((time.perf_counter() - began) / several)
+    return min(found), first
 
 
 def epoch(
@@ -106,7 +111,7 @@ def epoch(
     rows += products
     for side, width in zip((layout.items, layout.users), features, strict=True):
         if width:
-            rows += 2 * _product(side.size, width + 1, settings.rank)
+            rows += 2 * product(side.size, width + 1, settings.rank)
     compiled = max(compiling) * layout.programs / min(threads, 2) if compiling else 0.0
     return rows, eigenvectors, compiled
 
@@ -175,19 +180,26 @@ def _dense(rows: int, rank: int, pool: ThreadPoolExecutor, threads: int) -> tupl
     """Seconds of the Gram matrices and rotations of one epoch, and of their eigenvectors."""
     part = np.random.default_rng(0).standard_normal((min(rows, ROTATION_ROWS), rank), np.float32)
     axes = np.eye(rank, dtype=np.float32)
-    gram = _fastest(lambda: list(pool.map(lambda _: part.T @ part, range(threads)))) / threads
-    turn = _fastest(lambda: list(pool.map(lambda _: part @ axes, range(threads)))) / threads
-    eigen = _fastest(lambda: np.linalg.eigh((part.T @ part).astype(np.float64)))
+    gram = fastest(lambda: list(pool.map(lambda _: part.T @ part, range(threads)))) / threads
+    turn = fastest(lambda: list(pool.map(lambda _: part @ axes, range(threads)))) / threads
+    eigen = fastest(lambda: np.linalg.eigh((part.T @ part).astype(np.float64)))
     return (gram + turn) * rows / len(part), 2 * eigen
 
 
-def _product(rows: int, width: int, rank: int) -> float:
+def product(rows: int, width: int, rank: int) -> float:
     """Seconds of [rows, width] times [width, rank]."""
     part, other = np.ones((min(rows, 4096), width), np.float32), np.ones((width, rank), np.float32)
-    return _fastest(lambda: part @ other) * rows / len(part)
+    return fastest(lambda: part @ other) * rows / len(part)
 
 
-def _fastest(work: Callable[[], object]) -> float:
+def copying(numbers: int) -> float:
+    """Seconds of a copy of so many float32."""
+    part = np.ones(max(1, min(numbers, 2**22)), np.float32)
+    return fastest(part.copy) * numbers / len(part)
+
+
+def fastest(work: Callable[[], object]) -> float:
+    """Seconds of some work, the best of a few times."""
     seconds = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -194,10 +194,15 @@ def gains(scores: np.ndarray, held_out: np.ndarray, hidden: np.ndarray) -> np.nd
     Returns:
         float64 [users], 1 / log2(1 + rank): the NDCG of a whole list with one right answer.
     """
-    target = scores[np.arange(len(held_out)), held_out][:, None]
-    above = np.count_nonzero((scores > target) & ~hidden, axis=1)
-    tied = np.count_nonzero((scores == target) & ~hidden, axis=1) - ~hidden[np.arange(len(held_out)), held_out]
+    target, shown = scores[np.arange(len(held_out)), held_out][:, None], ~hidden
+    above, tied = _counts((scores > target) & shown), _counts((scores == target) & shown)
+    tied -= shown[np.arange(len(held_out)), held_out]
     return 1 / np.log2(2 + above + 0.5 * tied)  # a tie counts half: a constant is worth the middle of the list
+
+
+def _counts(marked: np.ndarray) -> np.ndarray:
+    """int64 [n], how many are marked in each row of bool [n, m]; with axis=1 NumPy counts several times slower."""
+    return np.fromiter(map(np.count_nonzero, marked), np.int64, len(marked))
 
 
 def choose(found: np.ndarray, lengths: np.ndarray) -> tuple[tuple[int, Weights], ...]:

@@ -167,7 +167,11 @@ def make(
     index = None
     for kind in kinds:
         index = ApproximateIndex.build(vectors, kind, basis=basis, like=index, seed=seed)
+        if factory is None and _share(index, _ladder(index.cells)[_first_rung(index, truths, goal)]) > WORTH_LOOKING:
+            break  # nor would finer codes serve: their cells are the same, and they take more bytes
         index = _raised(index, truths, goal)
+        if factory is None and _share(index, index.effort.probes) > WORTH_LOOKING:
+            continue
         index = index.with_effort(replace(index.effort, exact_below=_exact_below(index, kind, truths, goal)))
         measured = _measured(index, kind, truths, goal, began)
         if factory is not None or _serves(index, measured, goal):
@@ -206,7 +210,7 @@ def again(
 def _serves(index: ApproximateIndex, measured: Measured, goal: Goal) -> bool:
     """Whether it finds enough, takes no more than it may, and is faster than scoring all rows."""
     fits = goal.memory is None or measured.bytes <= goal.memory
-    return measured.holds and fits and _share(index) <= WORTH_LOOKING
+    return measured.holds and fits and _share(index, index.effort.probes) <= WORTH_LOOKING
 
 
 def _finer(factory: str) -> list[str]:
@@ -232,18 +236,16 @@ def _keeps(vectors: np.ndarray, basis: np.ndarray, truths: Mapping[str, Truth], 
     return True
 
 
-def _share(index: ApproximateIndex) -> float:
+def _share(index: ApproximateIndex, probes: int) -> float:
     """How many bytes a query looks at, of those of the vectors; an index without cells looks at all of its own."""
-    cells = min(1.0, index.effort.probes / index.cells) if index.cells else 1.0
+    cells = min(1.0, probes / index.cells) if index.cells else 1.0
     return cells * index.bytes_in_memory / max(1, index.vectors.nbytes)
 
 
 def _raised(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> ApproximateIndex:
     """The index with few probes that hold the target, and then with the fewest candidates that still do."""
-    ladder = _ladder(index.cells or 4096)  # or the efSearch of an HNSW
-    start = 0
-    for truth in truths.values():
-        start = max(start, _covering(index, truth, goal, ladder))
+    ladder = _ladder(index.cells)
+    start = _first_rung(index, truths, goal)
     # Where cells hold enough and the search finds too little, it is for the codes: more cells help a little at most.
     rungs = ladder[start::2][:5] if start else ladder[::2]
     for probes in rungs:
@@ -255,6 +257,12 @@ def _raised(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) ->
         if found is not None:
             return found
     return index.with_effort(Effort(rungs[-1], OVERSAMPLES[0], 0.0))
+
+
+def _first_rung(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> int:
+    """The first rung of `_ladder` whose cells hold enough of the true rows of each kind of query."""
+    ladder = _ladder(index.cells)
+    return max((_covering(index, truth, goal, ladder) for truth in truths.values()), default=0)
 
 
 def _covering(index: ApproximateIndex, truth: Truth, goal: Goal, ladder: list[int]) -> int:
@@ -269,8 +277,10 @@ def _covering(index: ApproximateIndex, truth: Truth, goal: Goal, ladder: list[in
     return len(ladder) - 1
 
 
-def _ladder(most: int) -> list[int]:
-    """Numbers of probes, each about a fifth more than the one before, ending with all."""
+def _ladder(cells: int) -> list[int]:
+    """Numbers of probes, each about a fifth more than the one before, ending with all; without cells the efSearch of an
+    HNSW."""
+    most = cells or 4096
     steps = max(0, int(np.ceil(np.log(most / FEWEST_PROBES) / np.log(1.2))))
     found = {round(FEWEST_PROBES * 1.2**step) for step in range(steps)}
     return sorted({probes for probes in found if probes < most} | {most})
@@ -310,7 +320,9 @@ def _exact_below(index: ApproximateIndex, kind: str, truths: Mapping[str, Truth]
 def _measured(
     index: FaissIndex | ApproximateIndex, factory: str, truths: Mapping[str, Truth], goal: Goal, began: float
 ) -> Measured:
-    recall = {name: (truth.recall(index, DEPTHS[0]), truth.recall(index, DEPTHS[1])) for name, truth in truths.items()}
+    recall = {
+        name: (_recall(index, truth, DEPTHS[0]), _recall(index, truth, DEPTHS[1])) for name, truth in truths.items()
+    }
     rate, single = 0.0, 0.0
     if truths:
         asked = np.concatenate([truth.queries for truth in truths.values()])
@@ -330,6 +342,13 @@ def _measured(
         bytes=0 if looking is None else looking.bytes_in_memory,
         seconds=time.perf_counter() - began,
     )
+
+
+def _recall(index: FaissIndex | ApproximateIndex, truth: Truth, k: int) -> Recall:
+    """Of the k best. To score every row is how the truth was found: that is not done twice."""
+    if isinstance(index, FaissIndex):
+        return truth.share(np.ones(truth.best.rows[:, :k].shape, bool))
+    return truth.recall(index, k)
 
 
 def _median_ms(search: Callable[[np.ndarray], object], queries: np.ndarray) -> float:

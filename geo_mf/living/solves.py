@@ -8,9 +8,11 @@ from scipy import sparse
 
 from geo_mf import threads
 from geo_mf.data.people import People
-from geo_mf.factorize.fit import Priors
+from geo_mf.factorize.fit import user_weights
 from geo_mf.factorize.fold_in import FoldIn
 from geo_mf.factorize.fold_in_many import FoldInMany
+from geo_mf.folding import Folding
+from geo_mf.geometry.prior import RidgePrior
 from geo_mf.snapshot import Snapshot
 from geo_mf.told import Told
 
@@ -45,17 +47,30 @@ def with_people(now: Snapshot, people: People, alpha: float) -> Snapshot:
         people: the users and their attributes.
         alpha: shrinkage of the regression, see `RidgePrior`.
     """
-    regression = Priors.of(now.history, now.objective, alpha, None, people.features_of(now.users)).users
-    if regression is None:
-        return now
-    told = Told.of(people, regression.fit(now.user_factors), now.users)
+    told = Told.of(people, users_prior(now.folding, people.features_of(now.users), alpha), now.users)
+    return replace(now, told=told, user_factors=pulled(now.folding, np.arange(len(now.users)), told.of_users))
+
+
+def users_prior(folding: Folding, features: np.ndarray, alpha: float) -> np.ndarray:
+    """float32 [dim + 1, K], from users' features (and a constant) to their factors, as behaviour alone gave them.
+
+    Args:
+        folding: of the fit.
+        features: float32 [users, dim]; a zero row for a user of whom nothing is known.
+        alpha: shrinkage, see `RidgePrior`.
+    """
+    weights = user_weights(folding.history, folding.objective)
+    return RidgePrior.of(features, weights, alpha, "user").fit(folding.user_factors)
+
+
+def pulled(folding: Folding, rows: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """float32 [n, K]: the factors of these users of the fit, int [n], pulled to what is expected of them, float32
+    [n, K]. Whom nothing is known of (a zero row) has the factor of the fit."""
+    fitted = folding.user_factors[rows]
     with ThreadPoolExecutor(threads.count()) as pool:
-        histories = now.folding.balance.user_rows(now.history)
-        many = FoldInMany.of(now.folding.fold_in, now.item_factors)
-        factors = many.solve(histories, now.user_factors, pool, told.of_users)
-    # Whom nothing is known of has the factor of the fit.
-    kept = np.where(told.of_users.any(axis=1, keepdims=True), factors, now.user_factors)
-    return replace(now, told=told, user_factors=kept)
+        histories = folding.balance.user_rows(folding.history[rows])
+        factors = FoldInMany.of(folding.fold_in, folding.item_factors).solve(histories, fitted, pool, expected)
+    return np.where(expected.any(axis=1, keepdims=True), factors, fitted)
 
 
 def grown(array: np.ndarray, size: int) -> np.ndarray:
