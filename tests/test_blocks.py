@@ -17,14 +17,14 @@ def entries(side: Blocks, other: Blocks) -> list[tuple[int, int, float]]:
     """Every interaction of every call as (row, column, weight); what calls rely on is checked on the way."""
     row_at, column_at = inverse(side), inverse(other)
     found, solved = [], set[int]()
-    for number, (span, rows) in enumerate(zip(side.spans, side.rows, strict=True)):
+    for number, (span, rows) in enumerate(zip(side.spans, side.batches, strict=True)):
         columns, weights = side.histories(number)
         assert (columns.dtype, rows.firsts.dtype, rows.places.dtype) == (np.int32, np.int32, np.int32)
         lengths = np.diff(rows.firsts[: rows.count + 1])
         blocks = -(-lengths // side.block)
         assert blocks.sum() == span.blocks and blocks.min() > 0 and blocks.max() <= span.scratch
         assert rows.firsts[0] == 0 and rows.firsts[rows.count] + side.block <= len(columns), "room for the last block"
-        assert weights is None or not weights[rows.firsts[rows.count] :].any()
+        assert weights is None or np.isfinite(weights).all()
         for place, first, n in zip(rows.in_use.tolist(), rows.firsts.tolist(), lengths.tolist(), strict=False):
             assert place not in solved
             solved.add(place)
@@ -33,7 +33,8 @@ def entries(side: Blocks, other: Blocks) -> list[tuple[int, int, float]]:
             for at in range(first, first + n):
                 weight = side.weight if weights is None else weights[at]
                 found.append((row, column_at[int(columns[at])], float(weight)))
-    assert solved == set(range(len(solved))), "rows without a history stand last"
+    assert solved == set(np.flatnonzero(side.lengths).tolist())
+    assert side.in_order, "so that nobody has to look up where a row stands"
     assert other.size < other.capacity, "padding points at a row of zeros"
     return found
 

@@ -1,10 +1,10 @@
 """Ragged histories as the matrix has them, cut into calls, for row solves that take one row at a time.
 
-Nothing is padded or put in another order: a side keeps the columns of its rows, which for the users are those of the
-matrix that was given, and for the items those of its transpose. A call takes rows whose histories stand one after the
-other, but for the few rows with more than the usual room, which have calls of their own. A row is solved in blocks of
-a few interactions; what the last block has too many is pointed at the last row of the other side's table, which is
-zero and so adds nothing.
+Nothing is padded or put in another order. A side keeps the columns of its rows: the users those of the matrix that was
+given, the items those of its transpose. Its table has the matrix's order, too. A call takes rows that stand one after
+the other, but for the few whose histories need more room than usual, which have calls of their own. A row is solved in
+blocks of a few interactions; what the last block has too many is pointed at the last row of the other side's table,
+which is zero and so adds nothing.
 """
 
 from collections.abc import Iterator
@@ -31,9 +31,6 @@ compiled."""
 CALL_BYTES = 32 * 1024 * 1024
 """Factors gathered by one call: long enough to hide the call's own cost, short enough to share among cores."""
 
-TAKEN_AT_ONCE = 1 << 13
-"""Columns looked up at once: what NumPy makes on the way stays in a first-level cache."""
-
 OUT_BYTES = 1024 * 1024
 """Factors solved by one call."""
 
@@ -56,13 +53,13 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of one call, as it takes them: shapes depend on the rank alone. What is behind `count` is not in use.
+class Batch:
+    """The rows of one call as it takes them, in shapes that depend on the rank alone.
 
     Attributes:
-        count: how many.
+        count: how many rows. What is behind them is not in use.
         firsts: int32 [most + 1], where each row's history begins among those of the call, and where the last one ends.
-        places: int32 [most], in the side's table.
+        places: int32 [most], rows of the matrix, and so of the side's table.
         runs: of the matrix's interactions, those that stand together: first and last + 1.
     """
 
@@ -73,51 +70,42 @@ class Rows:
 
     @property
     def in_use(self) -> np.ndarray:
-        """int32 [count], places in the side's table."""
+        """int32 [count], rows of the side's table."""
         return self.places[: self.count]
 
 
 @dataclass(frozen=True)
 class Blocks(Places):
-    """One side's histories, ready for the solver. Its table is sorted, longest history first: what is read most often
-    lies together.
+    """One side's histories, ready for the solver.
 
     Attributes:
-        columns: int [interactions], row after row, of the matrix; or, where `others` is None, places already.
-        others: int32 [columns], places of the matrix's columns in the other side's table.
+        columns: int [interactions], row after row: rows of the other side's table.
         weights: float32 [interactions]; None when every weight is `weight`.
         block: interactions of a block.
-        spans: longest histories first.
-        rows: of each span.
+        spans: the calls.
+        batches: what each of them takes.
     """
 
     columns: np.ndarray
-    others: np.ndarray | None
     weights: np.ndarray | None
     block: int
     spans: tuple[Span, ...]
-    rows: tuple[Rows, ...]
+    batches: tuple[Batch, ...]
 
     def histories(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """What the call of a span reads, one history after the other: int32 [slots], places in the other side's table,
+        """What the call of a span reads, one history after the other: int32 [slots], rows of the other side's table,
         and float32 [slots], their weights, or None where all are equal. There are more slots than are used, by a block
-        at least, and as many for all spans with the same scratch."""
-        slots = self.block * (self.spans[number].room + 1)
-        columns = np.empty(slots, np.int32)
-        weights = None if self.weights is None else np.zeros(slots, np.float32)
-        at = 0
-        for begin, end in self.rows[number].runs:
-            for first in range(begin, end, TAKEN_AT_ONCE):
-                source = slice(first, min(first + TAKEN_AT_ONCE, end))
-                here = slice(at, at + source.stop - first)
-                if self.others is None:
-                    columns[here] = self.columns[source]
-                else:
-                    np.take(self.others, self.columns[source], out=columns[here], mode="clip")
-                if weights is not None and self.weights is not None:
-                    weights[here] = self.weights[source]
-                at = here.stop
-        return columns, weights
+        at least, and as many for all spans with the same scratch. What the others hold is finite."""
+        slots, runs = self.block * (self.spans[number].room + 1), self.batches[number].runs
+
+        def taken(values: np.ndarray) -> np.ndarray:
+            first = runs[0][0]
+            if len(runs) == 1 and first + slots <= len(values):
+                return values[first : first + slots]
+            parts = [values[begin:end] for begin, end in runs]
+            return np.concatenate([*parts, np.zeros(slots - sum(map(len, parts)), values.dtype)])
+
+        return taken(self.columns).astype(np.int32, copy=False), None if self.weights is None else taken(self.weights)
 
 
 @dataclass(frozen=True)
@@ -125,13 +113,11 @@ class Side:
     """How the rows of one side are solved.
 
     Attributes:
-        position: int64 [rows], a row's place in the table: longest history first.
         lengths: int64 [rows], interactions of each row.
         block: interactions of a block.
         spans: the calls.
     """
 
-    position: np.ndarray
     lengths: np.ndarray
     block: int
     spans: tuple[Span, ...]
@@ -140,10 +126,13 @@ class Side:
     def of(cls, lengths: np.ndarray, rank: int) -> "Side":
         """The calls for histories of these lengths and factors of length `rank`."""
         lengths = lengths.astype(np.int64)
-        position = np.empty(len(lengths), np.int64)
-        position[np.argsort(-lengths, kind="stable")] = np.arange(len(lengths))
         block = max(2, min(BLOCK, BLOCK_BYTES // (4 * rank)))
-        return cls(position, lengths, block, tuple(_spans(-(-lengths // block), 4 * rank * block, rank)))
+        return cls(lengths, block, tuple(_spans(-(-lengths // block), 4 * rank * block, rank)))
+
+    @property
+    def position(self) -> np.ndarray:
+        """int64 [rows], a row's place in the table: its own number."""
+        return np.arange(self.size)
 
     @property
     def size(self) -> int:
@@ -204,13 +193,7 @@ def prepare(user_items: sparse.csr_array, rank: int) -> tuple[Blocks, Blocks]:
     item_users = sparse.csr_array((data, user_items.indices, user_items.indptr), user_items.shape).tocsc()
     layout = Layout.of(np.diff(user_items.indptr), np.diff(item_users.indptr), rank)
 
-    # The transpose is ours to change: its columns become places here and now.
-    places = layout.users.position.astype(np.int32)
-    for at in range(0, item_users.nnz, TAKEN_AT_ONCE):
-        here = slice(at, at + TAKEN_AT_ONCE)
-        item_users.indices[here] = places[item_users.indices[here]]
-
-    def blocks(side: Side, matrix: sparse.csr_array | sparse.csc_array, places: np.ndarray | None) -> Blocks:
+    def blocks(side: Side, matrix: sparse.csr_array | sparse.csc_array) -> Blocks:
         return Blocks(
             position=side.position,
             lengths=side.lengths,
@@ -218,18 +201,16 @@ def prepare(user_items: sparse.csr_array, rank: int) -> tuple[Blocks, Blocks]:
             capacity=layout.capacity,
             weight=weight,
             columns=matrix.indices,
-            others=places,
             weights=None if uniform else matrix.data,
             block=side.block,
             spans=side.spans,
-            rows=tuple(rows_of(side, rank, matrix.indptr)),
+            batches=tuple(batches(side, rank, matrix.indptr)),
         )
 
-    items = layout.items.position.astype(np.int32)
-    return blocks(layout.users, user_items, items), blocks(layout.items, item_users, None)
+    return blocks(layout.users, user_items), blocks(layout.items, item_users)
 
 
-def rows_of(side: Side, rank: int, starts: np.ndarray) -> Iterator[Rows]:
+def batches(side: Side, rank: int, starts: np.ndarray) -> Iterator[Batch]:
     """What the calls of a side take, `starts` being where the matrix's rows begin, and where the last one ends."""
     most, total = most_rows(rank), sum(len(span.rows) + 1 for span in side.spans)
     firsts, places = np.zeros(total + most, np.int32), np.zeros(total + most, np.int32)
@@ -237,11 +218,11 @@ def rows_of(side: Side, rank: int, starts: np.ndarray) -> Iterator[Rows]:
     for span in side.spans:
         count, begins, ends = len(span.rows), starts[span.rows], starts[span.rows + 1]
         np.cumsum(ends - begins, out=firsts[at + 1 : at + count + 1])
-        places[at : at + count] = side.position[span.rows]
+        places[at : at + count] = span.rows
         breaks = np.flatnonzero(begins[1:] != ends[:-1])
         runs = zip(begins[np.r_[0, breaks + 1]].tolist(), ends[np.r_[breaks, -1]].tolist(), strict=True)
-        yield Rows(count, firsts[at : at + most + 1], places[at : at + most], list(runs))
-        at += count + 1
+        yield Batch(count, firsts[at : at + most + 1], places[at : at + most], list(runs))
+        at += count + 1  # what stands behind belongs to the next call, so that all share one memory
 
 
 def _spans(blocks: np.ndarray, size: int, rank: int) -> Iterator[Span]:

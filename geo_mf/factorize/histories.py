@@ -24,9 +24,6 @@ BUCKET_COST = 12_000_000
 """What one more shape costs, in padded numbers (slots x rank): a compilation of about 0.3 s, against some sixty epochs
 of about 0.4 ns a number. More shapes than one short fit would pay for, because the next process finds them compiled."""
 
-PUT_BACK = 16
-"""Columns of a table put in another order at a time: a cache line of each row."""
-
 MIN_WIDTH = 8
 
 
@@ -72,9 +69,9 @@ class Places:
     """Where the rows of one side of a matrix stand in its table.
 
     Attributes:
-        position: int64 [rows], where each row of the matrix stands in the table. Rows without a history stand last.
+        position: int64 [rows], where each row of the matrix stands in the table.
         lengths: int64 [rows], number of interactions of each row of the matrix.
-        size: rows of the table in use; those from there to `capacity` are never read, but for one of zeros.
+        size: rows of the table in use; those from there to `capacity` are never read, but for the last, which is zero.
         capacity: rows of the table as it is allocated, the same on both sides: compiled code serves them alike.
         weight: the common weight where all weights are equal.
     """
@@ -89,6 +86,11 @@ class Places:
     def places(self) -> "Places":
         """The places alone, without histories that a subclass may hold."""
         return Places(self.position, self.lengths, self.size, self.capacity, self.weight)
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether the table has the matrix's order."""
+        return np.array_equal(self.position, np.arange(len(self.position)))
 
     @cached_property
     def table_lengths(self) -> np.ndarray:
@@ -106,14 +108,6 @@ class Places:
     def from_table(self, table: np.ndarray) -> np.ndarray:
         """[capacity, k] in the table's order -> [rows, k] in the matrix's order."""
         return np.ascontiguousarray(table[self.position])
-
-    def put_back(self, table: np.ndarray) -> np.ndarray:
-        """`from_table` in the memory of the table, which is gone: some columns at a time, as a copy is large."""
-        rows = len(self.position)
-        for at in range(0, table.shape[1], PUT_BACK):
-            columns = slice(at, at + PUT_BACK)
-            table[:rows, columns] = table[self.position, columns]
-        return table[:rows]
 
 
 @dataclass(frozen=True)

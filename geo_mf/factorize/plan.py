@@ -189,9 +189,10 @@ class Problem:
 def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False) -> tuple[int, dict[str, int]]:
     """Bytes that a fit adds at its peak, and what they are for.
 
-    Three moments are the candidates: taking in the histories (the matrix's transpose, and where they are padded both),
-    setting up the tables (the numbers drawn beside the table they go to), and the epochs (the histories and both
-    tables). What has to be copied of a matrix that is not float32 CSR, sorted and without duplicates, is not known.
+    Four moments are the candidates: taking in the histories (the matrix's transpose, and where they are padded both),
+    setting up the tables (the numbers drawn beside the table they go to), the epochs (the histories and both tables),
+    and the end (both tables beside the factors of one that is not in order, or too large for what it holds). What has
+    to be copied of a matrix that is not float32 CSR, sorted and without duplicates, is not known here.
     """
     users, items, interactions = problem.shape
     balanced = 0 if problem.uniform else 4 * interactions
@@ -217,6 +218,8 @@ def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False)
     if isinstance(layout, blocks.Layout):
         epochs += 4 * rank * max(layout.users.scratch, layout.items.scratch)
     epochs += 32 * rank**2 + compiled + prior
+    copied = max(of_users, of_items) if isinstance(layout, histories.Layout) else min(of_users, of_items)
+    end = balanced + orders + tables + copied + compiled + prior
     parts = {
         "balanced weights": balanced,
         "histories": kept,
@@ -225,8 +228,9 @@ def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False)
         "compiler": compiled,
         "taking in": taking_in,
         "setting up": setup,
+        "at the end": end,
     }
-    return max(taking_in, setup, epochs), parts
+    return max(taking_in, setup, epochs, end), parts
 
 
 def available() -> int:

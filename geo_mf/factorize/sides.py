@@ -44,17 +44,14 @@ class Side:
     Attributes:
         places: where its rows stand in its table.
         calls: which solve all rows that have a history.
+        rest: the other rows of the table.
         ridge: float32 [capacity], lam r of each row of the table.
     """
 
     places: Places
     calls: list[Call]
+    rest: Rows
     ridge: jax.Array
-
-    @property
-    def solved(self) -> int:
-        """Rows of the table that the calls solve: those behind them have no history."""
-        return sum(call.rows for call in self.calls)
 
 
 def on_cpu() -> bool:
@@ -88,12 +85,15 @@ def prepare(
     if row_by_row(solver):
         users, items = blocks.prepare(user_items, rank)
         calls = [_one_at_a_time(side, steps) for side in (users, items)]
+        rest = [np.flatnonzero(side.lengths == 0) for side in (users, items)]
     else:
         users, items = histories.prepare(user_items, rank, tile_bytes())
         calls = [_in_tiles(side, solver, steps) for side in (users, items)]
+        solved = [sum(call.rows for call in side) for side in calls]
+        rest = [slice(solved[0], users.size), slice(solved[1], items.size)]
     return (
-        Side(users.places, calls[0], jnp.asarray(objective.ridge(users.table_lengths, len(items.lengths)))),
-        Side(items.places, calls[1], jnp.asarray(objective.ridge(items.table_lengths, len(users.lengths)))),
+        Side(users.places, calls[0], rest[0], jnp.asarray(objective.ridge(users.table_lengths, len(items.lengths)))),
+        Side(items.places, calls[1], rest[1], jnp.asarray(objective.ridge(items.table_lengths, len(users.lengths)))),
     )
 
 
@@ -101,11 +101,11 @@ def _one_at_a_time(side: blocks.Blocks, steps: int) -> list[Call]:
     weight = jnp.float32(side.weight)
 
     def solve(number: int, half: ials.HalfEpoch) -> jax.Array:
-        (columns, weights), rows, scratch = side.histories(number), side.rows[number], side.spans[number].scratch
-        given = columns, weight if weights is None else weights, rows.firsts, rows.places, np.int32(rows.count)
-        return one_row.solve_span(half, *given, steps, side.block, scratch)
+        (columns, weights), batch = side.histories(number), side.batches[number]
+        given = columns, weight if weights is None else weights, batch.firsts, batch.places, np.int32(batch.count)
+        return one_row.solve_span(half, *given, steps, side.block, side.spans[number].scratch)
 
-    return [Call(rows.in_use, rows.count, partial(solve, number)) for number, rows in enumerate(side.rows)]
+    return [Call(batch.in_use, batch.count, partial(solve, number)) for number, batch in enumerate(side.batches)]
 
 
 def _in_tiles(side: Histories, solver: ials.Solver, steps: int) -> list[Call]:

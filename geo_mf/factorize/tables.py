@@ -23,7 +23,7 @@ ROTATION_ROWS = 1024
 """Rows rotated at a time: what comes of them is first put elsewhere."""
 
 Rows = slice | np.ndarray
-"""Rows of a table: on an accelerator those from one to another, in host memory also int [n], any."""
+"""Rows of a table: in host memory any, int [n]; on an accelerator those from one to another, the rest behind all pieces."""
 
 Piece = tuple[Rows, int, Callable[[], jax.Array]]
 """Rows, how many they are, and what computes at least so many."""
@@ -52,8 +52,8 @@ class Tables(Protocol):
         """The table for JAX, until it is changed."""
         ...
 
-    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
-        """The table, changed to pieces that are computed here, and to one more behind them, which stands at a row."""
+    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[Rows, np.ndarray]) -> Table:
+        """The table, changed to pieces that are computed here, and to the rest: its rows, and what they become."""
         ...
 
 
@@ -93,7 +93,7 @@ class HostTables:
         """See Tables."""
         return shared(np.asarray(table))
 
-    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
+    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[Rows, np.ndarray]) -> Table:
         """See Tables."""
         out = np.asarray(table)
 
@@ -102,8 +102,7 @@ class HostTables:
             out[where] = np.asarray(compute())[:count]
 
         list(self._pool.map(work, pieces))
-        start, rows = rest
-        out[start : start + len(rows)] = rows
+        out[rest[0]] = rest[1]
         return table
 
 
@@ -128,9 +127,8 @@ class DeviceTables:
         """See Tables."""
         return jnp.asarray(table)
 
-    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
+    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[Rows, np.ndarray]) -> Table:
         """See Tables."""
-        start, rows = rest
-        parts = [*(compute()[:count] for _, count, compute in pieces), jnp.asarray(rows)]
-        left = len(table) - start - len(rows)
+        parts = [*(compute()[:count] for _, count, compute in pieces), jnp.asarray(rest[1])]
+        left = len(table) - sum(map(len, parts))
         return jnp.concatenate([*parts, jnp.zeros((left, table.shape[1]), jnp.float32)])

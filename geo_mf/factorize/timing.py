@@ -122,9 +122,9 @@ def _one_at_a_time(side: blocks.Side, trial: _Trial) -> tuple[float, list[float]
     work = np.cumsum([span.blocks for span in side.spans])
     middles = (np.arange(TRIED_SPANS) + 0.5) / TRIED_SPANS * work[-1]
     total, compiling, rank = 0.0, [], trial.settings.rank
-    rows = list(blocks.rows_of(side, rank, np.r_[0, np.cumsum(side.lengths)]))
+    batches = list(blocks.batches(side, rank, np.r_[0, np.cumsum(side.lengths)]))
     for number in np.searchsorted(work, middles).tolist():
-        span, taken = side.spans[number], rows[number]
+        span, taken = side.spans[number], batches[number]
         columns = trial.columns(side.block * (span.room + 1))
         weights = jnp.float32(1) if trial.uniform else np.ones(len(columns), np.float32)
         arguments = columns, weights, taken.firsts, taken.places, np.int32(taken.count)
