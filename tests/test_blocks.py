@@ -61,6 +61,18 @@ def test_the_users_side_shares_the_memory_of_the_matrix() -> None:
     assert prepare(matrix.astype(bool).astype(np.float32), 8)[1].weights is None
 
 
+@pytest.mark.parametrize("shape", [(400, 3), (3, 400), (400, 390)])
+def test_what_a_fit_returns_keeps_no_memory_of_the_larger_side(shape: tuple[int, int]) -> None:
+    matrix = sparse.csr_array(np.ones(shape, np.float32))
+    model = gm.IALS(64, iterations=1, random_state=0).fit(matrix)
+    for factors in (model.user_factors, model.item_factors):
+        memory = factors
+        while isinstance(memory.base, np.ndarray):
+            memory = memory.base
+        assert memory.nbytes < 2.2 * factors.nbytes
+        assert not np.shares_memory(factors, matrix.data)
+
+
 def test_calls_of_one_scratch_share_their_shapes() -> None:
     """Rows with long histories among short ones: the short ones around them are still taken together."""
     lengths = np.tile([3, 0, 900, 5], 50)

@@ -208,8 +208,9 @@ def fit(
 def _finite_rows(places: Places, table: Table, settings: Settings, last: bool = False) -> np.ndarray:
     """A table in the matrix's order; FitDiverged where a number is infinite or NaN. The `last` state of a table needs
     no copy where it has that order already, unless most of its memory is room for the other side's rows."""
-    if last and isinstance(table, np.ndarray) and places.in_order and 2 * places.size > places.capacity:
-        rows = table[: places.size]
+    count = len(places.position)
+    if last and isinstance(table, np.ndarray) and places.in_order and 2 * count > places.capacity:
+        rows = table[:count]
     else:
         rows = places.from_table(np.asarray(table))
     if not np.isfinite([rows.min(), rows.max()]).all():  # a NaN is both

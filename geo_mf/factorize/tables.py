@@ -23,7 +23,7 @@ ROTATION_ROWS = 1024
 """Rows rotated at a time: what comes of them is first put elsewhere."""
 
 Rows = slice | np.ndarray
-"""Rows of a table: in host memory any, int [n]; on an accelerator those from one to another, the rest behind all pieces."""
+"""Rows of a table: in host memory any, int [n]; on an accelerator from one to another, and in turn."""
 
 Piece = tuple[Rows, int, Callable[[], jax.Array]]
 """Rows, how many they are, and what computes at least so many."""
