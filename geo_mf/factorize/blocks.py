@@ -1,8 +1,10 @@
-"""Ragged histories in blocks of a few interactions, for row solves that take one row at a time.
+"""Ragged histories as the matrix has them, cut into calls, for row solves that take one row at a time.
 
-The rows of one side (users, or items) are sorted by the length of their history, and every history is padded to a whole
-number of blocks: a few percent of places, and no shape to compile for each length. A side's table is kept in that
-order. What pads a history points at the first row behind the other side's table, which is zero and so adds nothing.
+Nothing is padded or put in another order. A side keeps the columns of its rows: the users those of the matrix that was
+given, the items those of its transpose. Its table has the matrix's order, too. A call takes rows that stand one after
+the other, but for the few whose histories need more room than usual, which have calls of their own. A row is solved in
+blocks of a few interactions; what the last block has too many is pointed at the last row of the other side's table,
+which is zero and so adds nothing.
 """
 
 from collections.abc import Iterator
@@ -12,7 +14,6 @@ import numpy as np
 from scipy import sparse
 
 from geo_mf.factorize.histories import Places, roomy
-from geo_mf.factorize.memory import aligned
 
 BLOCK = 8
 """Interactions of a block at most: as many rows as XLA's product of a matrix and a vector takes at once."""
@@ -33,25 +34,44 @@ CALL_BYTES = 32 * 1024 * 1024
 OUT_BYTES = 1024 * 1024
 """Factors solved by one call."""
 
-FILLED_AT_ONCE = 1 << 17
-"""Interactions put in place at a time: what is needed on the way stays small."""
-
 
 @dataclass(frozen=True)
 class Span:
     """The rows of one call.
 
     Attributes:
-        start: the first row's place in the side's table.
-        rows: how many.
+        rows: int32 [n], of the matrix, rising.
         blocks: of all their histories together.
+        room: blocks that a call of this scratch has room for.
         scratch: blocks that the longest may have.
     """
 
-    start: int
-    rows: int
+    rows: np.ndarray
     blocks: int
+    room: int
     scratch: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one call as it takes them, in shapes that depend on the rank alone.
+
+    Attributes:
+        count: how many rows. What is behind them is not in use.
+        firsts: int32 [most + 1], where each row's history begins among those of the call, and where the last one ends.
+        places: int32 [most], rows of the matrix, and so of the side's table.
+        runs: of the matrix's interactions, those that stand together: first and last + 1.
+    """
+
+    count: int
+    firsts: np.ndarray
+    places: np.ndarray
+    runs: list[tuple[int, int]]
+
+    @property
+    def in_use(self) -> np.ndarray:
+        """int32 [count], rows of the side's table."""
+        return self.places[: self.count]
 
 
 @dataclass(frozen=True)
@@ -59,85 +79,90 @@ class Blocks(Places):
     """One side's histories, ready for the solver.
 
     Attributes:
-        columns: int32 [blocks, b], places in the other side's table, b to a block. Both sides have as many blocks, and
-            more than are used: compiled code serves them alike.
-        weights: float32 [blocks, b], 0 where padded; None when every weight is `weight`.
-        firsts: int32 [capacity + 1], each row's first block, and behind it where the last one ends.
-        spans: longest histories first.
+        columns: int [interactions], row after row: rows of the other side's table.
+        weights: float32 [interactions]; None when every weight is `weight`.
+        block: interactions of a block.
+        spans: the calls.
+        batches: what each of them takes.
     """
 
     columns: np.ndarray
     weights: np.ndarray | None
-    firsts: np.ndarray
+    block: int
     spans: tuple[Span, ...]
+    batches: tuple[Batch, ...]
+
+    def histories(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the call of a span reads, one history after the other: int32 [slots], rows of the other side's table,
+        and float32 [slots], their weights, or None where all are equal. There are more slots than are used, by a block
+        at least, and as many for all spans with the same scratch. What the others hold is finite."""
+        slots, runs = self.block * (self.spans[number].room + 1), self.batches[number].runs
+
+        def taken(values: np.ndarray) -> np.ndarray:
+            first = runs[0][0]
+            if len(runs) == 1 and first + slots <= len(values):
+                return values[first : first + slots]
+            parts = [values[begin:end] for begin, end in runs]
+            return np.concatenate([*parts, np.zeros(slots - sum(map(len, parts)), values.dtype)])
+
+        return taken(self.columns).astype(np.int32, copy=False), None if self.weights is None else taken(self.weights)
 
 
 @dataclass(frozen=True)
 class Side:
-    """Where the rows of one side go.
+    """How the rows of one side are solved.
 
     Attributes:
-        position: int64 [rows], a row's place in the table: longest history first.
         lengths: int64 [rows], interactions of each row.
         block: interactions of a block.
-        blocks: int64 [rows], blocks of each place.
         spans: the calls.
     """
 
-    position: np.ndarray
     lengths: np.ndarray
     block: int
-    blocks: np.ndarray
     spans: tuple[Span, ...]
 
     @classmethod
     def of(cls, lengths: np.ndarray, rank: int) -> "Side":
-        """The places of histories of these lengths, for factors of length `rank`."""
+        """The calls for histories of these lengths and factors of length `rank`."""
         lengths = lengths.astype(np.int64)
-        order = np.argsort(-lengths, kind="stable")
-        position = np.empty(len(order), np.int64)
-        position[order] = np.arange(len(order))
         block = max(2, min(BLOCK, BLOCK_BYTES // (4 * rank)))
-        blocks = -(-lengths[order] // block)
-        return cls(position, lengths, block, blocks, tuple(_spans(blocks, 4 * rank * block, rank)))
+        return cls(lengths, block, tuple(_spans(-(-lengths // block), 4 * rank * block, rank)))
+
+    @property
+    def position(self) -> np.ndarray:
+        """int64 [rows], a row's place in the table: its own number."""
+        return np.arange(self.size)
 
     @property
     def size(self) -> int:
         """Rows of the table."""
-        return len(self.position)
+        return len(self.lengths)
 
     @property
     def scratch(self) -> int:
         """Interactions that the scratch memory of the longest has room for."""
         return self.block * max((span.scratch for span in self.spans), default=0)
 
-    @property
-    def slots(self) -> int:
-        """Interactions that there is room for."""
-        return self.block * int(self.blocks.sum())
-
 
 @dataclass(frozen=True)
 class Layout:
-    """How both sides of a matrix are padded, known from the lengths of its rows and columns alone.
+    """How both sides of a matrix are solved, known from the lengths of its rows and columns alone.
 
     Attributes:
-        users, items: where they go.
+        users, items: the calls.
         capacity: rows of a table, for both sides.
-        room: blocks that the histories of a side have room for.
     """
 
     users: Side
     items: Side
     capacity: int
-    room: int
 
     @classmethod
     def of(cls, user_lengths: np.ndarray, item_lengths: np.ndarray, rank: int) -> "Layout":
         """The layout for histories of these lengths and factors of length `rank`."""
         users, items = Side.of(user_lengths, rank), Side.of(item_lengths, rank)
-        room = roomy(max(int(users.blocks.sum()), int(items.blocks.sum())))
-        return cls(users, items, roomy(max(users.size, items.size) + 1), room)
+        return cls(users, items, roomy(max(users.size, items.size) + 1))
 
     @property
     def programs(self) -> int:
@@ -151,58 +176,69 @@ def most_rows(rank: int) -> int:
 
 
 def prepare(user_items: sparse.csr_array, rank: int) -> tuple[Blocks, Blocks]:
-    """Pad both sides of a matrix.
+    """Both sides of a matrix. The users' shares its memory.
 
     Args:
         user_items: float32 CSR [users, items], no explicit zeros, no duplicates.
         rank: length of a factor.
 
     Returns:
-        The users' histories (columns are places in the item table) and the items' histories (the reverse).
+        The users' histories (columns are items) and the items' histories (the reverse).
     """
-    item_users = user_items.tocsc()
+    data = user_items.data
+    uniform = len(data) == 0 or bool(data.min() == data.max())
+    weight = float(data[0]) if uniform and len(data) else 1.0
+    if uniform:  # then the transpose needs no weights, and SciPy gets the least it takes
+        data = np.ones(len(data), np.bool_)
+    item_users = sparse.csr_array((data, user_items.indices, user_items.indptr), user_items.shape).tocsc()
     layout = Layout.of(np.diff(user_items.indptr), np.diff(item_users.indptr), rank)
-    return _fill(layout, layout.users, user_items, layout.items), _fill(layout, layout.items, item_users, layout.users)
+
+    def blocks(side: Side, matrix: sparse.csr_array | sparse.csc_array) -> Blocks:
+        return Blocks(
+            position=side.position,
+            lengths=side.lengths,
+            size=side.size,
+            capacity=layout.capacity,
+            weight=weight,
+            columns=matrix.indices,
+            weights=None if uniform else matrix.data,
+            block=side.block,
+            spans=side.spans,
+            batches=tuple(batches(side, rank, matrix.indptr)),
+        )
+
+    return blocks(layout.users, user_items), blocks(layout.items, item_users)
+
+
+def batches(side: Side, rank: int, starts: np.ndarray) -> Iterator[Batch]:
+    """What the calls of a side take, `starts` being where the matrix's rows begin, and where the last one ends."""
+    most, total = most_rows(rank), sum(len(span.rows) + 1 for span in side.spans)
+    firsts, places = np.zeros(total + most, np.int32), np.zeros(total + most, np.int32)
+    at = 0
+    for span in side.spans:
+        count, begins, ends = len(span.rows), starts[span.rows], starts[span.rows + 1]
+        np.cumsum(ends - begins, out=firsts[at + 1 : at + count + 1])
+        places[at : at + count] = span.rows
+        breaks = np.flatnonzero(begins[1:] != ends[:-1])
+        runs = zip(begins[np.r_[0, breaks + 1]].tolist(), ends[np.r_[breaks, -1]].tolist(), strict=True)
+        yield Batch(count, firsts[at : at + most + 1], places[at : at + most], list(runs))
+        at += count + 1  # what stands behind belongs to the next call, so that all share one memory
 
 
 def _spans(blocks: np.ndarray, size: int, rank: int) -> Iterator[Span]:
-    """Rows in turn, as many as a call takes. `blocks` of each row, falling; `size` bytes of factors to a block."""
+    """Rows in turn, as many as a call takes. `blocks` of each row; `size` bytes of factors to a block."""
     scratches = [max(2, SCRATCH_BYTES // size)]
     longest = int(blocks.max(initial=0))
     while scratches[-1] < longest:
         scratches.append(min(SCRATCH_STEP * scratches[-1], roomy(longest)))
-    ends, with_history = np.cumsum(blocks), int(np.count_nonzero(blocks))
-    start = 0
-    while start < with_history:
-        scratch = next(size for size in scratches if size >= blocks[start])
+    for shorter, scratch in reversed(list(zip([0, *scratches[:-1]], scratches, strict=True))):
+        rows = np.flatnonzero((blocks > shorter) & (blocks <= scratch)).astype(np.int32)
         # A call first clears its scratch: with four times as much to gather, that is a small part of its work.
-        most = max(CALL_BYTES // size, 4 * scratch if scratch > scratches[0] else 0)
-        before = int(ends[start] - blocks[start])
-        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
-        stop = min(stop, start + most_rows(rank), with_history)
-        yield Span(start, stop - start, int(ends[stop - 1]) - before, scratch)
-        start = stop
-
-
-def _fill(layout: Layout, side: Side, matrix: sparse.csr_array | sparse.csc_array, other: Side) -> Blocks:
-    uniform = matrix.nnz == 0 or bool(matrix.data.min() == matrix.data.max())
-    firsts = np.zeros(layout.capacity + 1, np.int32)
-    np.cumsum(side.blocks, out=firsts[1 : len(side.blocks) + 1])
-    firsts[len(side.blocks) + 1 :] = firsts[len(side.blocks)]
-    used = side.block * int(firsts[-1])
-    columns = aligned((layout.room, side.block), np.int32)
-    columns.reshape(-1)[:used] = other.size
-    weights = None if uniform else aligned((layout.room, side.block))
-    if weights is not None:
-        weights.reshape(-1)[:used] = 0
-    places = other.position.astype(np.int32)
-    # An interaction goes as far behind its row's first place as it stands behind the first of its row in the matrix.
-    shift = side.block * firsts[side.position].astype(np.int64) - matrix.indptr[:-1]
-    for at in range(0, matrix.nnz, FILLED_AT_ONCE):
-        here = np.arange(at, min(at + FILLED_AT_ONCE, matrix.nnz))
-        to = here + shift[np.searchsorted(matrix.indptr, here, side="right") - 1]
-        columns.reshape(-1)[to] = places[matrix.indices[here]]
-        if weights is not None:
-            weights.reshape(-1)[to] = matrix.data[here]
-    weight = float(matrix.data[0]) if uniform and matrix.nnz else 1.0
-    return Blocks(side.position, side.lengths, side.size, layout.capacity, weight, columns, weights, firsts, side.spans)
+        room = max(CALL_BYTES // size, 4 * scratch if scratch > scratches[0] else scratch)
+        ends = np.cumsum(blocks[rows])
+        start = 0
+        while start < len(rows):
+            before = int(ends[start] - blocks[rows[start]])
+            stop = min(int(np.searchsorted(ends, before + room, side="right")), start + most_rows(rank))
+            yield Span(rows[start:stop], int(ends[stop - 1]) - before, room, scratch)
+            start = stop

@@ -198,17 +198,22 @@ def fit(
                 arrays |= {} if told is None else {"user_coefficients": told}
                 checkpoint.write(State(epoch + 1, arrays, {"losses": losses}))
     del users, items  # and with them the histories: a table and its rows in order need the memory
-    user_rows = _finite_rows(rows, w, settings)
+    user_rows = _finite_rows(rows, w, settings, last=True)
     del w
-    item_rows = _finite_rows(columns, h, settings)
+    item_rows = _finite_rows(columns, h, settings, last=True)
     coefficients = None if priors.items is None else priors.items.fit(item_rows)
     return Factors(user_rows, item_rows, coefficients, losses, told)
 
 
-def _finite_rows(places: Places, table: Table, settings: Settings) -> np.ndarray:
-    """A table in the matrix's order; FitDiverged where a number is infinite or NaN."""
-    rows = places.from_table(np.asarray(table))
-    if not np.isfinite(rows).all():
+def _finite_rows(places: Places, table: Table, settings: Settings, last: bool = False) -> np.ndarray:
+    """A table in the matrix's order; FitDiverged where a number is infinite or NaN. The `last` state of a table needs
+    no copy where it has that order already, unless most of its memory is room for the other side's rows."""
+    count = len(places.position)
+    if last and isinstance(table, np.ndarray) and places.in_order and 2 * count > places.capacity:
+        rows = table[:count]
+    else:
+        rows = places.from_table(np.asarray(table))
+    if not np.isfinite([rows.min(), rows.max()]).all():  # a NaN is both
         raise FitDiverged(_diverged(settings))
     return rows
 
@@ -234,16 +239,16 @@ def _half_epoch(
     expected = coefficients = None
     if prior is not None:
         coefficients = prior.fit(side.places.from_table(np.asarray(solved))) @ axes
-        expected = tables.read(tables.hold(side.places, prior.predict(coefficients)))
-    half = ials.HalfEpoch(tables.read(fixed), jnp.asarray(spectrum), side.ridge, expected)
+        expected = tables.hold(side.places, prior.predict(coefficients))
+    pull = None if expected is None else tables.read(expected)
+    half = ials.HalfEpoch(tables.read(fixed), jnp.asarray(spectrum), side.ridge, pull)
 
-    pieces = [(call.start, call.rows, partial(call.solve, half)) for call in side.calls]
-    first = side.solved
-    empty = np.zeros((side.places.size - first, settings.rank), np.float32)
+    pieces = [(call.where, call.rows, partial(call.solve, half)) for call in side.calls]
+    ridge = np.asarray(side.ridge)[side.rest]
+    empty = np.zeros((len(ridge), settings.rank), np.float32)
     if expected is not None:
-        here = slice(first, side.places.size)
-        empty = ials.empty_rows(spectrum, np.asarray(side.ridge)[here], np.asarray(expected[here]))
-    return tables.joined(solved, pieces, (first, empty)), fixed, coefficients
+        empty = ials.empty_rows(spectrum, ridge, np.asarray(expected[side.rest]))
+    return tables.joined(solved, pieces, (side.rest, empty)), fixed, coefficients
 
 
 def _diverged(settings: Settings) -> str:

@@ -69,9 +69,9 @@ class Places:
     """Where the rows of one side of a matrix stand in its table.
 
     Attributes:
-        position: int64 [rows], where each row of the matrix stands in the table. Rows without a history stand last.
+        position: int64 [rows], where each row of the matrix stands in the table.
         lengths: int64 [rows], number of interactions of each row of the matrix.
-        size: rows of the table in use; those from there to `capacity` are never read, but for one of zeros.
+        size: rows of the table in use; those from there to `capacity` are never read, but for the last, which is zero.
         capacity: rows of the table as it is allocated, the same on both sides: compiled code serves them alike.
         weight: the common weight where all weights are equal.
     """
@@ -86,6 +86,11 @@ class Places:
     def places(self) -> "Places":
         """The places alone, without histories that a subclass may hold."""
         return Places(self.position, self.lengths, self.size, self.capacity, self.weight)
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether the table has the matrix's order."""
+        return np.array_equal(self.position, np.arange(len(self.position)))
 
     @cached_property
     def table_lengths(self) -> np.ndarray:

@@ -18,41 +18,40 @@ LANES = 16
 """Sums that run side by side in a sum over a vector: a register of 512 bits."""
 
 
-@partial(jax.jit, static_argnames=("steps", "most", "scratch"), compiler_options=ONE_CORE)
+@partial(jax.jit, static_argnames=("steps", "block", "scratch"), compiler_options=ONE_CORE)
 def solve_span(
     half: HalfEpoch,
     columns: jax.Array,
     weights: jax.Array,
     firsts: jax.Array,
-    start: jax.Array,
+    rows: jax.Array,
     count: jax.Array,
     steps: int,
-    most: int,
+    block: int,
     scratch: int,
 ) -> jax.Array:
-    """Solve rows that stand one after the other in a side's table.
+    """Solve rows whose histories stand one after the other.
 
     Args:
-        half: what the rows share.
-        columns: int32 [blocks, b], places in `half.fixed`; what pads a history is the place of a row of zeros.
-        weights: float32 [blocks, b], or a scalar when all weights are equal.
-        firsts: int32 [size + 1], each row's first block, and where the last one ends.
-        start: int32 scalar, the first row.
+        half: what the rows share. The last row of `fixed` is zero.
+        columns: int32 [slots], places in `half.fixed`. At least a block of slots is not in use, at the end.
+        weights: float32 [slots], all finite that a block may reach, or a scalar when all weights are equal.
+        firsts: int32 [most + 1], where each row's history begins, and where the last one ends.
+        rows: int32 [most], places in the side's table.
         count: int32 scalar, how many rows.
         steps: conjugate gradient steps after the first.
-        most: rows that there is room for.
+        block: interactions taken at once.
         scratch: blocks that a history may have, at least 2.
 
     Returns:
         float32 [most, K], the first `count` of them solved.
     """
-    rank = half.fixed.shape[1]
-    block = columns.shape[1]
+    last, rank = half.fixed.shape[0] - 1, half.fixed.shape[1]
 
     def row(number: jax.Array, kept: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        place = start + number
-        first = firsts[place]
-        blocks = firsts[place + 1] - first
+        place, first = rows[number], firsts[number]
+        interactions = firsts[number + 1] - first
+        blocks = (interactions + block - 1) // block
         ridge = half.ridge[place]
         diagonal = half.spectrum + ridge
         inverse = 1 / diagonal
@@ -60,18 +59,26 @@ def solve_span(
         def part(gathered: jax.Array, at: jax.Array) -> jax.Array:
             return jax.lax.dynamic_slice_in_dim(gathered, at * block, block)
 
-        def weighted(at: jax.Array, values: jax.Array) -> jax.Array:
-            return _row(weights, first + at) * values if weights.ndim else values
+        def of(given: jax.Array, at: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(given, first + at * block, block)
 
-        def gather(at: jax.Array, kept: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def weighted(at: jax.Array, values: jax.Array) -> jax.Array:
+            return of(weights, at) * values if weights.ndim else values
+
+        def gather(at: jax.Array, kept: tuple[jax.Array, jax.Array], whole: bool) -> tuple[jax.Array, jax.Array]:
             """Take in a block, and add it to Xᵀ C 1 while it is near."""
-            x = half.fixed.at[_row(columns, first + at)].get(mode="promise_in_bounds")
+            which = of(columns, at)
+            if not whole:
+                which = jnp.where(jnp.arange(block, dtype=jnp.int32) < interactions - at * block, which, last)
+            x = half.fixed.at[which].get(mode="promise_in_bounds")
             gathered = jax.lax.dynamic_update_slice_in_dim(kept[0], x, at * block, axis=0)
             x = part(gathered, at)
-            return gathered, kept[1] + (_row(weights, first + at) @ x if weights.ndim else jnp.sum(x, axis=0))
+            return gathered, kept[1] + (of(weights, at) @ x if weights.ndim else jnp.sum(x, axis=0))
 
         zero = jnp.zeros(rank, jnp.float32)
-        gathered, residual = jax.lax.fori_loop(0, blocks, gather, (kept[0], zero))
+        # All blocks but the last are whole: to look at every place of them takes 6 % of an epoch.
+        state = jax.lax.fori_loop(0, interactions // block, partial(gather, whole=True), (kept[0], zero))
+        gathered, residual = jax.lax.fori_loop(interactions // block, blocks, partial(gather, whole=False), state)
         residual = _scaled(weights, residual)
 
         def passed(direction: jax.Array) -> jax.Array:
@@ -114,11 +121,11 @@ def solve_span(
         solved = jax.lax.dynamic_update_index_in_dim(kept[1], w + length * direction, number, axis=0)
         return gathered, solved
 
-    def rows(count: jax.Array) -> jax.Array:
-        kept = jnp.zeros((scratch * block, rank), jnp.float32), jnp.zeros((most, rank), jnp.float32)
+    def every(count: jax.Array) -> jax.Array:
+        kept = jnp.zeros((scratch * block, rank), jnp.float32), jnp.zeros((len(rows), rank), jnp.float32)
         return jax.lax.fori_loop(0, count, row, kept)[1]
 
-    return in_one_piece(rows, count)
+    return in_one_piece(every, count)
 
 
 def _row(table: jax.Array, number: jax.Array) -> jax.Array:

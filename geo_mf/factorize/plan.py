@@ -189,16 +189,21 @@ class Problem:
 def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False) -> tuple[int, dict[str, int]]:
     """Bytes that a fit adds at its peak, and what they are for.
 
-    Four moments are the candidates: padding the histories (beside the matrix's transpose), setting up the tables (the
-    numbers drawn beside the table they go to), the epochs (the padded histories and both tables), and the end (both
-    tables beside the users' factors in their order). What has to be copied of a matrix that is not float32 CSR, sorted
-    and without duplicates, is not known here.
+    Four moments are the candidates: taking in the histories (the matrix's transpose, and where they are padded both),
+    setting up the tables (the numbers drawn beside the table they go to), the epochs (the histories and both tables),
+    and the end (both tables beside the factors of one that is not in order, or too large for what it holds). What has
+    to be copied of a matrix that is not float32 CSR, sorted and without duplicates, is not known here.
     """
     users, items, interactions = problem.shape
     balanced = 0 if problem.uniform else 4 * interactions
-    padded = problem.part * (layout.users.slots + layout.items.slots) * (4 if problem.uniform else 8)
+    if isinstance(layout, histories.Layout):
+        kept = problem.part * (layout.users.slots + layout.items.slots) * (4 if problem.uniform else 8)
+        transposing = 8 * interactions
+    else:
+        kept = (4 if problem.uniform else 8) * interactions
+        transposing = 2 * interactions if problem.uniform else 0
     orders = 40 * (users + items)
-    padding = balanced + 8 * interactions + padded + orders
+    taking_in = balanced + transposing + kept + orders
     of_users, of_items = (4 * rank * problem.part * side.size for side in (layout.users, layout.items))
     tables = of_users + of_items
     prior = sum(
@@ -207,24 +212,25 @@ def peak_memory(problem: Problem, rank: int, layout: Layout, loss: bool = False)
         if width
     )
     compiled = COMPILER_BYTES + SHAPE_BYTES * layout.programs
-    setup = balanced + padded + orders + max(2 * of_users, of_users + 2 * of_items)
+    setup = balanced + kept + orders + max(2 * of_users, of_users + 2 * of_items)
     # An accelerator makes a new table of what is solved; what is computed of the objective is wide, of both tables.
-    epochs = balanced + padded + orders + (1 if sides.on_cpu() else 2) * tables + (4 * tables if loss else 0)
+    epochs = balanced + kept + orders + (1 if sides.on_cpu() else 2) * tables + (4 * tables if loss else 0)
     if isinstance(layout, blocks.Layout):
         epochs += 4 * rank * max(layout.users.scratch, layout.items.scratch)
     epochs += 32 * rank**2 + compiled + prior
-    end = balanced + orders + tables + max(of_users, of_items) + compiled + prior
+    copied = max(of_users, of_items) if isinstance(layout, histories.Layout) else min(of_users, of_items)
+    end = balanced + orders + tables + copied + compiled + prior
     parts = {
         "balanced weights": balanced,
-        "padded histories": padded,
+        "histories": kept,
         "tables of factors": tables,
         "prior": prior,
         "compiler": compiled,
-        "while padding": padding,
+        "taking in": taking_in,
         "setting up": setup,
         "at the end": end,
     }
-    return max(padding, setup, epochs, end), parts
+    return max(taking_in, setup, epochs, end), parts
 
 
 def available() -> int:

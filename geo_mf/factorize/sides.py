@@ -16,6 +16,7 @@ from scipy import sparse
 from geo_mf.factorize import blocks, histories, ials, one_row
 from geo_mf.factorize.histories import TILE_BYTES, Histories, Places
 from geo_mf.factorize.memory import on_device
+from geo_mf.factorize.tables import Rows
 
 ACCELERATOR_TILE_BYTES = 64 * 1024 * 1024
 """An accelerator wants a tile that fills it, not one that fits a core's cache."""
@@ -26,12 +27,12 @@ class Call:
     """Rows of a table that one call solves.
 
     Attributes:
-        start: the first row.
+        where: which ones.
         rows: how many.
         solve: given what a half-epoch shares, at least so many rows, [rows, K].
     """
 
-    start: int
+    where: Rows
     rows: int
     solve: Callable[[ials.HalfEpoch], jax.Array]
 
@@ -43,17 +44,14 @@ class Side:
     Attributes:
         places: where its rows stand in its table.
         calls: which solve all rows that have a history.
+        rest: the other rows of the table.
         ridge: float32 [capacity], lam r of each row of the table.
     """
 
     places: Places
     calls: list[Call]
+    rest: Rows
     ridge: jax.Array
-
-    @property
-    def solved(self) -> int:
-        """Rows of the table that the calls solve: those behind them have no history."""
-        return sum(call.rows for call in self.calls)
 
 
 def on_cpu() -> bool:
@@ -86,26 +84,28 @@ def prepare(
     """The users' side and the items' side of a float32 CSR matrix [users, items], for factors of length `rank`."""
     if row_by_row(solver):
         users, items = blocks.prepare(user_items, rank)
-        calls = [_one_at_a_time(side, rank, steps) for side in (users, items)]
+        calls = [_one_at_a_time(side, steps) for side in (users, items)]
+        rest = [np.flatnonzero(side.lengths == 0) for side in (users, items)]
     else:
         users, items = histories.prepare(user_items, rank, tile_bytes())
         calls = [_in_tiles(side, solver, steps) for side in (users, items)]
+        solved = [sum(call.rows for call in side) for side in calls]
+        rest = [slice(solved[0], users.size), slice(solved[1], items.size)]
     return (
-        Side(users.places, calls[0], jnp.asarray(objective.ridge(users.table_lengths, len(items.lengths)))),
-        Side(items.places, calls[1], jnp.asarray(objective.ridge(items.table_lengths, len(users.lengths)))),
+        Side(users.places, calls[0], rest[0], jnp.asarray(objective.ridge(users.table_lengths, len(items.lengths)))),
+        Side(items.places, calls[1], rest[1], jnp.asarray(objective.ridge(items.table_lengths, len(users.lengths)))),
     )
 
 
-def _one_at_a_time(side: blocks.Blocks, rank: int, steps: int) -> list[Call]:
-    columns, firsts = on_device(side.columns), on_device(side.firsts)
-    weights = jnp.float32(side.weight) if side.weights is None else on_device(side.weights)
-    most = blocks.most_rows(rank)
+def _one_at_a_time(side: blocks.Blocks, steps: int) -> list[Call]:
+    weight = jnp.float32(side.weight)
 
-    def solve(span: blocks.Span, half: ials.HalfEpoch) -> jax.Array:
-        which = np.int32(span.start), np.int32(span.rows)
-        return one_row.solve_span(half, columns, weights, firsts, *which, steps, most, span.scratch)
+    def solve(number: int, half: ials.HalfEpoch) -> jax.Array:
+        (columns, weights), batch = side.histories(number), side.batches[number]
+        given = columns, weight if weights is None else weights, batch.firsts, batch.places, np.int32(batch.count)
+        return one_row.solve_span(half, *given, steps, side.block, side.spans[number].scratch)
 
-    return [Call(span.start, span.rows, partial(solve, span)) for span in side.spans]
+    return [Call(batch.in_use, batch.count, partial(solve, number)) for number, batch in enumerate(side.batches)]
 
 
 def _in_tiles(side: Histories, solver: ials.Solver, steps: int) -> list[Call]:
@@ -118,5 +118,6 @@ def _in_tiles(side: Histories, solver: ials.Solver, steps: int) -> list[Call]:
             weights = same if bucket.weights is None else on_device(bucket.weights[number])
             columns, lengths = on_device(bucket.columns[number]), on_device(bucket.lengths[number])
             arguments = (np.int32(start), np.int32(count), columns, weights, lengths)
-            calls.append(Call(start, count * bucket.lengths.shape[-1], partial(solve, arguments)))
+            rows = count * bucket.lengths.shape[-1]
+            calls.append(Call(slice(start, start + rows), rows, partial(solve, arguments)))
     return calls

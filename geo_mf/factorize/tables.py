@@ -22,16 +22,19 @@ GRAM_PARTS = 8
 ROTATION_ROWS = 1024
 """Rows rotated at a time: what comes of them is first put elsewhere."""
 
-Piece = tuple[int, int, Callable[[], jax.Array]]
-"""First row, number of rows, and what computes at least so many."""
+Rows = slice | np.ndarray
+"""Rows of a table: in host memory any, int [n]; on an accelerator from one to another, and in turn."""
+
+Piece = tuple[Rows, int, Callable[[], jax.Array]]
+"""Rows, how many they are, and what computes at least so many."""
 
 Table = np.ndarray | jax.Array
 """float32 [capacity, K], in host memory or on an accelerator."""
 
 
 class Tables(Protocol):
-    """What the loop asks of a device. `used` rows of a table mean something, the one behind them is zero where there is
-    one, the rest is never read. A table that is given to be changed is gone: what comes back has its memory."""
+    """What the loop asks of a device. `used` rows of a table mean something, the last one is zero where there are more,
+    the rest is never read. A table that is given to be changed is gone: what comes back has its memory."""
 
     def hold(self, places: Places, rows: np.ndarray) -> Table:
         """A table of rows that come in the matrix's order, float32 [rows, K]."""
@@ -49,8 +52,8 @@ class Tables(Protocol):
         """The table for JAX, until it is changed."""
         ...
 
-    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
-        """The table, changed to pieces that are computed here, and to one more piece that stands at a row."""
+    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[Rows, np.ndarray]) -> Table:
+        """The table, changed to pieces that are computed here, and to the rest: its rows, and what they become."""
         ...
 
 
@@ -63,7 +66,8 @@ class HostTables:
     def hold(self, places: Places, rows: np.ndarray) -> Table:
         """See Tables."""
         table = aligned((places.capacity, rows.shape[1]))
-        table[: places.size + 1] = 0  # places that no row has, and the one that what pads a history points at
+        table[: places.size] = 0  # places that no row has
+        table[-1] = 0  # what does not belong to a history points at it
         table[places.position] = rows
         return table
 
@@ -89,17 +93,16 @@ class HostTables:
         """See Tables."""
         return shared(np.asarray(table))
 
-    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
+    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[Rows, np.ndarray]) -> Table:
         """See Tables."""
         out = np.asarray(table)
 
         def work(piece: Piece) -> None:
-            start, count, compute = piece
-            out[start : start + count] = np.asarray(compute())[:count]
+            where, count, compute = piece
+            out[where] = np.asarray(compute())[:count]
 
         list(self._pool.map(work, pieces))
-        start, rows = rest
-        out[start : start + len(rows)] = rows
+        out[rest[0]] = rest[1]
         return table
 
 
@@ -124,9 +127,8 @@ class DeviceTables:
         """See Tables."""
         return jnp.asarray(table)
 
-    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[int, np.ndarray]) -> Table:
+    def joined(self, table: Table, pieces: Sequence[Piece], rest: tuple[Rows, np.ndarray]) -> Table:
         """See Tables."""
-        start, rows = rest
-        parts = [*(compute()[:count] for _, count, compute in pieces), jnp.asarray(rows)]
-        left = len(table) - start - len(rows)
+        parts = [*(compute()[:count] for _, count, compute in pieces), jnp.asarray(rest[1])]
+        left = len(table) - sum(map(len, parts))
         return jnp.concatenate([*parts, jnp.zeros((left, table.shape[1]), jnp.float32)])

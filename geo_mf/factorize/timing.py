@@ -55,6 +55,7 @@ class _Trial:
         rows = min(len(lengths), max(1, TRIED_TABLE_BYTES // (4 * settings.rank)))
         table = aligned((capacity, settings.rank))
         table[:rows] = np.random.default_rng(0).standard_normal((rows, settings.rank), np.float32) * 0.1
+        table[-1] = 0
         ones = jnp.ones(settings.rank, jnp.float32), jnp.ones(capacity, jnp.float32)
         spread = np.cumsum(lengths[:rows], dtype=np.float64)
         threads = settings.threads or cores.count()
@@ -100,13 +101,11 @@ def epoch(
     with ThreadPoolExecutor(threads) as pool:
         rows, compiling = 0.0, list[float]()
         for side, other in ((layout.users, layout.items), (layout.items, layout.users)):
-            if side.slots:
+            if side.lengths.any():
                 ordered = np.zeros(other.size)
                 ordered[other.position] = other.lengths
                 trial = _Trial.of(ordered, layout.capacity, settings, uniform, pool)
-                spent, first = (
-                    _one_at_a_time(side, layout, trial) if isinstance(side, blocks.Side) else _in_tiles(side, trial)
-                )
+                spent, first = _one_at_a_time(side, trial) if isinstance(side, blocks.Side) else _in_tiles(side, trial)
                 rows, compiling = rows + spent, compiling + first
         products, eigenvectors = _dense(layout.users.size + layout.items.size, settings.rank, pool, threads)
     rows += products
@@ -117,27 +116,19 @@ def epoch(
     return rows, eigenvectors, compiled
 
 
-def _one_at_a_time(
-    side: blocks.Side, layout: blocks.Layout | histories.Layout, trial: _Trial
-) -> tuple[float, list[float]]:
+def _one_at_a_time(side: blocks.Side, trial: _Trial) -> tuple[float, list[float]]:
     """Seconds of one side's row solves, and those that compiling took: each part of its work costs what a call in its
     middle does."""
-    room = layout.room if isinstance(layout, blocks.Layout) else 0
     work = np.cumsum([span.blocks for span in side.spans])
     middles = (np.arange(TRIED_SPANS) + 0.5) / TRIED_SPANS * work[-1]
-    total, compiling = 0.0, []
-    for span in (side.spans[at] for at in np.searchsorted(work, middles)):
-        firsts = np.zeros(layout.capacity + 1, np.int32)
-        firsts[1 : span.rows + 1] = np.cumsum(side.blocks[span.start : span.start + span.rows])
-        columns = aligned((room, side.block), np.int32)
-        columns[: span.blocks] = trial.columns(span.blocks * side.block).reshape(-1, side.block)
-        weights = jnp.float32(1)
-        if not trial.uniform:
-            ones = aligned((room, side.block))
-            ones[: span.blocks] = 1
-            weights = on_device(ones)
-        arguments = (on_device(columns), weights, on_device(firsts), np.int32(0), np.int32(span.rows))
-        sizes = (trial.settings.steps, blocks.most_rows(trial.settings.rank), span.scratch)
+    total, compiling, rank = 0.0, [], trial.settings.rank
+    batches = list(blocks.batches(side, rank, np.r_[0, np.cumsum(side.lengths)]))
+    for number in np.searchsorted(work, middles).tolist():
+        span, taken = side.spans[number], batches[number]
+        columns = trial.columns(side.block * (span.room + 1))
+        weights = jnp.float32(1) if trial.uniform else np.ones(len(columns), np.float32)
+        arguments = columns, weights, taken.firsts, taken.places, np.int32(taken.count)
+        sizes = (trial.settings.steps, side.block, span.scratch)
         spent, first = trial.seconds(partial(one_row.solve_span, trial.half, *arguments, *sizes))
         total += spent * work[-1] / TRIED_SPANS / span.blocks
         compiling.append(first)
