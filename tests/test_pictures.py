@@ -398,9 +398,10 @@ def test_a_loss_is_told_with_its_last_change() -> None:
 
 
 def test_the_fastest_index_that_finds_enough_is_named() -> None:
+    # Between two settings a line is worth what it shows there: 6,500 at .95, between 9,200 and 5,300.
     measured = {"all rows": [(1.0, 830)], "IVF": CURVE}
-    assert said(plot.recall_speed(measured, target=0.95)).endswith("the fastest is IVF (5,300 queries a second)")
-    assert said(plot.recall_speed(measured, target=0.96)).endswith("the fastest is IVF (1,580 queries a second)")
+    assert said(plot.recall_speed(measured, target=0.95)).endswith("the fastest is IVF (6,500 queries a second)")
+    assert said(plot.recall_speed(measured, target=0.96)).endswith("the fastest is IVF (3,700 queries a second)")
     assert said(plot.recall_speed({"IVF": CURVE}, target=0.99)) == "Nothing reaches recall 0.99; the most is 0.967"
     assert keys(plot.recall_speed(measured, target=0.95).axes[0]) == ["all rows", "IVF", "wanted: 0.95"]
 

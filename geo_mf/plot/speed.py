@@ -61,7 +61,7 @@ def recall_speed(
 def _fastest(lines: list[Line], target: float) -> str:
     rates = [(_rate(line, target), line.name) for line in lines]
     rate, name = max(rates, default=(0.0, ""))
-    return f"{name} ({written(rate)} queries a second)"
+    return f"{name} ({written(float(f'{rate:.2g}'))} queries a second)"
 
 
 def _rate(line: Line, target: float) -> float:
