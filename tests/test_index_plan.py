@@ -225,6 +225,14 @@ class TestChanged:
         assert (first == second).all()
         assert own.cells == 16
 
+    @pytest.mark.parametrize("codes", ["SQ8", "PQ16x4fs", "PQ32x4fs"])
+    def test_other_codes_take_what_was_foreseen(self, planned: tuple[ApproximateIndex, Measured], codes: str) -> None:
+        index, measured = planned
+        kind = f"{measured.factory.split(',')[0]},{codes}"
+        foreseen = plan.bytes_with(index, kind)
+        found = ApproximateIndex.build(index.vectors, kind, like=index).bytes_in_memory
+        assert 0.8 * found < foreseen < 1.1 * found
+
 
 class TestFinerCodes:
     def test_where_half_bytes_for_two_tell_too_little(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ from geo_mf.index.cost import Cost
 from geo_mf.index.exact import Hits
 from geo_mf.index.faiss import FaissIndex
 from geo_mf.index.recall import DEPTHS, Recall, Truth, norm_groups, tenths
-from geo_mf.index.scan import scan, scan_rows
+from geo_mf.index.scan import faiss, scan, scan_rows
+from geo_mf.index.training import cells_of
 
 __all__ = ["EXACT", "Goal", "Measured", "again", "choose", "make"]
 
@@ -165,10 +166,14 @@ def make(
     if factory is None and kinds and goal.memory is None:
         kinds += _finer(wanted)
     index = None
+    fewest = 0
     for kind in kinds:
-        index = ApproximateIndex.build(vectors, kind, basis=basis, like=index, seed=seed)
-        if factory is None and _share(index, _ladder(index.cells)[_first_rung(index, truths, goal)]) > WORTH_LOOKING:
+        if index is not None and _share(index, fewest, bytes_with(index, kind)) > WORTH_LOOKING:
             break  # nor would finer codes serve: their cells are the same, and they take more bytes
+        index = ApproximateIndex.build(vectors, kind, basis=basis, like=index, seed=seed)
+        fewest = _ladder(index.cells)[_first_rung(index, truths, goal)]
+        if factory is None and _share(index, fewest) > WORTH_LOOKING:
+            break
         index = _raised(index, truths, goal)
         if factory is None and _share(index, index.effort.probes) > WORTH_LOOKING:
             continue
@@ -236,10 +241,17 @@ def _keeps(vectors: np.ndarray, basis: np.ndarray, truths: Mapping[str, Truth], 
     return True
 
 
-def _share(index: ApproximateIndex, probes: int) -> float:
+def _share(index: ApproximateIndex, probes: int, bytes_in_memory: int | None = None) -> float:
     """How many bytes a query looks at, of those of the vectors; an index without cells looks at all of its own."""
     cells = min(1.0, probes / index.cells) if index.cells else 1.0
-    return cells * index.bytes_in_memory / max(1, index.vectors.nbytes)
+    return cells * (bytes_in_memory or index.bytes_in_memory) / max(1, index.vectors.nbytes)
+
+
+def bytes_with(index: ApproximateIndex, kind: str) -> int:
+    """What the cells of an index take with the codes of another kind, about: tables of codes are left as they are."""
+    now = cells_of(index.faiss_index)
+    then = cells_of(faiss.index_factory(now.d, kind, faiss.METRIC_L2))
+    return index.bytes_in_memory + len(index.vectors) * (then.code_size - now.code_size)
 
 
 def _raised(index: ApproximateIndex, truths: Mapping[str, Truth], goal: Goal) -> ApproximateIndex:
