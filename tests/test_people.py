@@ -7,31 +7,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from groups import ITEMS, NEW, USERS, group, liked
 from pyarrow import parquet
 
 import geo_mf as gm
 from geo_mf.data.people import People
 from geo_mf.errors import IncompatibleIndex, InvalidInput, UnknownId
 
-USERS, ITEMS, GROUPS = 160, 60, 4
-NEW = 120
-"""From here on, users have touched nothing in training."""
-
-
-def group(user: int) -> int:
-    return user % GROUPS
-
 
 @pytest.fixture(scope="module")
 def likes() -> list[np.ndarray]:
-    """What each user likes, the items in random order: users like items of their group, popular ones before others."""
-    random = np.random.default_rng(0)
-    popularity = random.lognormal(0, 1, ITEMS)
-    found = []
-    for user in range(USERS):
-        taste = popularity * np.where(np.arange(ITEMS) % GROUPS == group(user), 1, 0.1)
-        found.append(random.choice(ITEMS, 9, replace=False, p=taste / taste.sum()))
-    return found
+    return liked()
 
 
 @pytest.fixture(scope="module")

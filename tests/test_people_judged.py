@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from groups import GROUPS, ITEMS, NEW, USERS, liked
 from pyarrow import csv
 from typer.testing import CliRunner
 
@@ -15,8 +16,7 @@ from geo_mf.cli.app import app
 from geo_mf.errors import InvalidInput
 from geo_mf.evaluation.run import scorers_of
 
-USERS, ITEMS, GROUPS = 160, 60, 4
-ONE, NEW = 30, 120
+ONE = 30
 """Users before ONE have one click in training, those from NEW on none, all others six."""
 CONFIG = gm.BuildConfig(factors=8, learn_blend=False, solver="cholesky", iterations=4, regularization=0.01)
 CATALOG = gm.Catalog.from_ids(gm.IdMap([f"i{item}" for item in range(ITEMS)]))
@@ -28,14 +28,7 @@ def clicks(user: int) -> int:
 
 @pytest.fixture(scope="module")
 def likes() -> list[np.ndarray]:
-    """What each user likes, in random order: items of their group before others, and popular ones."""
-    random = np.random.default_rng(0)
-    popularity = random.lognormal(0, 1, ITEMS)
-    found = []
-    for user in range(USERS):
-        taste = popularity * np.where(np.arange(ITEMS) % GROUPS == user % GROUPS, 1, 0.1)
-        found.append(random.choice(ITEMS, 9, replace=False, p=taste / taste.sum()))
-    return found
+    return liked()
 
 
 @pytest.fixture(scope="module")
